@@ -1,0 +1,1 @@
+"""What the three commands share: errors, configs, results, tables, statistics, engines."""

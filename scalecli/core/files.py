@@ -1,0 +1,65 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from scalecli.core.errors import ScalecliError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` that replaces it when the block succeeds.
+
+    Raises:
+        ScalecliError: the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise ScalecliError(f"cannot write {path}: {error.strerror or error}") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise ScalecliError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def slug(text: str, *, limit: int = 48) -> str:
+    """A short file-name part from any text: no separators, never empty, never hidden.
+
+    >>> slug("a photo/of ../a dog")
+    'a-photo-of-a-dog'
+    """
+    plain = unicodedata.normalize("NFKC", text)
+    plain = re.sub(r"[^\w]+", "-", plain, flags=re.UNICODE).strip("-_")
+    # File systems limit names in bytes, not characters.
+    plain = plain.encode()[:limit].decode(errors="ignore").strip("-_")
+    return plain or "x"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
