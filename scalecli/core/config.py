@@ -11,9 +11,10 @@ import dataclasses
 import functools
 import json
 import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -73,9 +74,13 @@ def flag_of(field: dataclasses.Field[Any]) -> str:
     return info.flag or ("" if info.argument else "--") + field.name.replace("_", "-")
 
 
-@functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """Resolved annotations of a config class."""
+    return _hints(typing.cast(Hashable, cls))
+
+
+@functools.cache
+def _hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -141,12 +146,13 @@ def find_file(name: Path) -> Path:
     Raises:
         UsageError: there is no such file; the message names the closest shipped ones.
     """
-    if name.is_file():
-        return name
     root = configs_dir()
-    for candidate in (root / name, (root / name).with_suffix(".yaml")):
-        if candidate.is_file():
-            return candidate
+    try:
+        for candidate in (name, root / name, (root / name).with_suffix(".yaml")):
+            if candidate.is_file():
+                return candidate
+    except (OSError, ValueError) as error:  # a name too long, or one that is no name, such as /
+        raise UsageError(f"--config {_shown(str(name))}: not a usable file name") from error
     shipped = sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
     raise UsageError(f"--config {name}: no such file; {did_you_mean(str(name), shipped)}")
 
@@ -174,7 +180,8 @@ def _yaml(text: str, *, where: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML's own constructors raise the plain ones: `!!bool x`, `!!timestamp x`.
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
@@ -291,10 +298,10 @@ def parse(kind: Any, value: object, where: str) -> Any:  # noqa: PLR0911, PLR091
     if kind is float:
         return _float(value, where)
     if kind is Path:
-        return Path(str(value)).expanduser()
+        return _path(value, where)
     if kind is str:
-        if isinstance(value, Mapping | list | tuple):
-            raise UsageError(f"{where}: expected a text, found {value!r}")
+        if value is None or isinstance(value, Mapping | list | tuple | set):
+            raise UsageError(f"{where}: expected a text, found {_shown(value)}")
         return str(value)
     raise TypeError(f"{where}: no parser for {kind}")
 
@@ -311,6 +318,15 @@ def _items(value: object, where: str) -> list[object]:
     return items
 
 
+def _path(value: object, where: str) -> Path:
+    if not isinstance(value, str | Path):
+        raise UsageError(f"{where}: expected a path, found {_shown(value)}")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise UsageError(f"{where}: {value}: no such home folder") from error
+
+
 def _bool(value: object, where: str) -> bool:
     if isinstance(value, bool):
         return value
@@ -319,15 +335,17 @@ def _bool(value: object, where: str) -> bool:
     raise UsageError(f"{where}: expected true or false, found {value!r}")
 
 
-_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKMG]?)")
-_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+))(?:[eE]([+-]?\d+))?\s*([kKMG]?)")
+_EXPONENTS = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9}
+_LARGEST = 2**63
 
 
 def _int(value: object, where: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    number = _number(value)
-    if number is None or not number.is_integer() or abs(number) > 2**63:
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,19}\s*", value):
+        value = int(value)  # exact, where a float holds 53 bits
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    number = value if isinstance(value, int) and whole else _number(value)
+    if number is None or number != number // 1 or abs(number) > _LARGEST:
         raise UsageError(
             f"{where}: expected a whole number such as 1000, 1e3 or 1k, found {_shown(value)}"
         )
@@ -343,14 +361,16 @@ def _float(value: object, where: str) -> float:
 
 def _number(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        finite = value == value and abs(value) != float("inf")
+        finite = abs(value) <= sys.float_info.max  # false for NaN too
         return float(value) if finite else None
     match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return None
     try:
-        number = float(match[1].replace("_", "")) * _UNITS[match[2]]
-    except (ValueError, OverflowError):
+        # One conversion, rounded once: 1.005k is 1005, which 1.005 * 1000 is not.
+        exponent = int(match[2] or 0) + _EXPONENTS[match[3]]
+        number = float(f"{match[1].replace('_', '')}e{exponent}")
+    except ValueError:
         return None
     return number if abs(number) != float("inf") else None
 

@@ -37,7 +37,7 @@ STYLE: dict[str, Any] = {
     "savefig.dpi": 160,
     "font.size": 9.5,
     "axes.titlesize": 10.5,
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

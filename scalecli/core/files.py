@@ -41,9 +41,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path`` atomically."""
+    r"""Write ``text`` (UTF-8) to ``path`` atomically.
+
+    File names that are not UTF-8 reach us as lone surrogates: they are written as ``\udc80``.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def slug(text: str, *, limit: int = 48) -> str:

@@ -65,7 +65,7 @@ class Results(Generic[Row]):
             "schema": SCHEMA,
             "kind": self.kind,
             "command": list(self.command),
-            "config": self.config,
+            "config": jsonable(self.config),
             "versions": self.versions,
             "started": self.started,
             "finished": self.finished,
@@ -147,7 +147,7 @@ class RowLog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._load()
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise ScalecliError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -157,12 +157,12 @@ class RowLog:
         good = 0
         with self.path.open("rb") as file:
             for line in file:
+                if not line.endswith(b"\n"):
+                    break
                 try:
                     entry = json.loads(line)
                     self.done[entry["key"]] = list(entry["rows"])
                 except (ValueError, KeyError, TypeError):
-                    break
-                if not line.endswith(b"\n"):
                     break
                 good += len(line)
         if good < self.path.stat().st_size:

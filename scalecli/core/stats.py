@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -55,13 +56,19 @@ def bootstrap_interval(
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval for a share (Wilson 1927); sound for shares near 0 and 1."""
+    """Wilson's score interval for a share (Wilson 1927); sound for shares near 0 and 1.
+
+    No trials give NaN within [0, 1].
+    """
+    if trials == 0:
+        return Interval(float("nan"), 0.0, 1.0)
     from scipy import stats
 
     z = float(stats.norm.ppf(0.5 + confidence / 2))
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = (z / (1 + z * z / trials)) * np.sqrt(
+    half = (z / (1 + z * z / trials)) * math.sqrt(
         share * (1 - share) / trials + z * z / (4 * trials * trials)
     )
-    return Interval(share, float(centre - half), float(centre + half))
+    # Rounding must not put an end beyond 0, 1 or the share itself.
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))

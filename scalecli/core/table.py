@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +20,8 @@ class Column:
 class Table:
     """A titled table of text cells with notes below.
 
-    A cell may carry rich markup-free text only; ``emphasis`` names (row, column) pairs to highlight.
+    A cell may carry rich markup-free text only; ``emphasis`` names (row, column) pairs to
+    highlight.
     """
 
     title: str
@@ -60,7 +62,7 @@ class Table:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure for a cell: fixed digits, `–` for nothing, `inf` spelled out."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "–"
     return f"{value:.{digits}f}"
 
