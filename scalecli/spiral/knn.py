@@ -1,0 +1,108 @@
+"""Exact k-nearest neighbours for many seeds.
+
+Shape legend: S seeds, N training points, Q queries, D features, K neighbours, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalecli.core.errors import UsageError
+from scalecli.spiral.classifier import Labels, Points
+
+CHUNK = 1 << 17
+"""Queries answered at once: bounds the memory for neighbours and votes."""
+Z_ORDER_FROM = 4096
+"""Fewer queries than this are not worth sorting."""
+TREE_MAX_D = 15
+"""Above this a k-d tree visits almost every leaf, and brute force is faster."""
+
+Neighbours = Callable[[NDArray[np.float64]], NDArray[np.int64]]
+
+
+class KNearest:
+    """Majority vote of the k nearest training points; ties go to the smallest class.
+
+    Args:
+        k: Number of neighbours.
+        workers: Threads for one query; 1 because a sweep already runs several processes.
+    """
+
+    def __init__(self, k: int, workers: int = 1) -> None:
+        self.k = k
+        self.workers = workers
+        self._neighbours: list[Neighbours] = []
+        self._y_SN: Labels = np.zeros((0, 0), dtype=np.int64)
+
+    def fit(self, x_SND: Points, y_SN: Labels, seeds: Sequence[int]) -> None:
+        """Index the training points of every seed; ``seeds`` is not used, nothing is random."""
+        n = x_SND.shape[1]
+        if self.k > n:
+            raise UsageError(f"knn{self.k}: needs at least {self.k} training points, has {n}")
+        self._y_SN = y_SN
+        self._neighbours = [self._index(np.asarray(x_ND, dtype=np.float64)) for x_ND in x_SND]
+
+    def predict(self, x_SQD: Points) -> Labels:
+        """Class indices [S, Q]."""
+        out_SQ = np.empty(x_SQD.shape[:2], dtype=np.int64)
+        for s, find in enumerate(self._neighbours):
+            x_QD = np.asarray(x_SQD[s], dtype=np.float64)
+            order_Q = _order(x_QD)
+            for start in range(0, len(x_QD), CHUNK):
+                rows = order_Q[start : start + CHUNK]
+                nearest_QK = find(x_QD[rows])
+                out_SQ[s, rows] = _vote(self._y_SN[s][nearest_QK])
+        return out_SQ
+
+    def _index(self, x_ND: NDArray[np.float64]) -> Neighbours:
+        if x_ND.shape[1] > TREE_MAX_D:
+            from sklearn.neighbors import NearestNeighbors
+
+            brute = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(x_ND)
+
+            def find_brute(x_QD: NDArray[np.float64]) -> NDArray[np.int64]:
+                found: NDArray[np.int64] = brute.kneighbors(x_QD, return_distance=False)
+                return found
+
+            return find_brute
+
+        from scipy.spatial import cKDTree
+
+        tree = cKDTree(x_ND)
+
+        def find_tree(x_QD: NDArray[np.float64]) -> NDArray[np.int64]:
+            _, found = tree.query(x_QD, k=self.k, workers=self.workers)
+            # scipy drops the neighbour axis when k is 1.
+            nearest_QK: NDArray[np.int64] = np.asarray(found).reshape(len(x_QD), self.k)
+            return nearest_QK
+
+        return find_tree
+
+
+def _order(x_QD: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The order to ask in: along a Z-order curve in the plane, so that the cache stays warm."""
+    if x_QD.shape[1] != 2 or len(x_QD) < Z_ORDER_FROM:
+        return np.arange(len(x_QD))
+    low_D = x_QD.min(axis=0)
+    span_D = np.maximum(x_QD.max(axis=0) - low_D, np.finfo(np.float64).tiny)
+    cell_QD = ((x_QD - low_D) / span_D * 0xFFFF).astype(np.uint32)
+    return np.argsort(_spread(cell_QD[:, 0]) | (_spread(cell_QD[:, 1]) << np.uint32(1)))
+
+
+def _spread(cell_Q: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Put a zero bit after each of the 16 low bits, ready to interleave (Morton code)."""
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        cell_Q = (cell_Q | (cell_Q << np.uint32(shift))) & np.uint32(mask)
+    return cell_Q
+
+
+def _vote(y_QK: Labels) -> Labels:
+    """Most frequent class in each row; argmax takes the first, so the smallest wins a tie."""
+    if y_QK.shape[1] == 1:
+        return y_QK[:, 0]
+    votes_QC = np.stack([(y_QK == c).sum(axis=1) for c in range(int(y_QK.max()) + 1)], axis=1)
+    chosen_Q: Labels = votes_QC.argmax(axis=1)
+    return chosen_Q
