@@ -1,0 +1,1 @@
+"""Throughput of ViT training, one honest measurement per setting: ladder, worker, routes."""
