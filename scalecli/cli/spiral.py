@@ -68,7 +68,12 @@ def sweep(config: SweepConfig, flags: RunFlags) -> None:
         for n in sorted({r.n for r in rows if r.region == "all" and r.positives == 0}):
             run.note(f"warning: a sample of N = {n} holds no positive point; its F1 is 0")
         summary: dict[str, Any] = {"notes": notes}
-        if config.data is None:
+        if config.data is not None and config.target is not None:
+            from scalecli.spiral.owndata import load_table
+
+            table = load_table(config.data, config.target, missing=config.missing)
+            summary["test_rows"] = len(table.y_N) - table.largest_n
+        else:
             problem = _noisy(config)
             tasks = [
                 (problem, m, n, config.seed) for m, n in panels.wanted(config.models, config.sizes)
@@ -126,7 +131,7 @@ def _report(results: Results[SweepRow]) -> tuple[list[Table], dict[str, Figure]]
 
     config = from_mapping(SweepConfig, results.config)
     rows = results.rows
-    points = config.test_points
+    points = int(results.summary.get("test_rows", config.test_points))
     fits = laws.fit_laws(rows, test_points=points, targets=(config.target_error,))
     reference = next((m for m in ("knn1", "knn5") if m in config.models), config.models[0])
     worths = laws.prior_worths(rows, reference=reference, test_points=points)

@@ -185,7 +185,7 @@ def _notes(rows: Sequence[SweepRow], config: Mapping[str, Any], *, half: bool = 
         "grid": "on a uniform grid over the square",
     }.get(str(config.get("eval")), "of the evaluation set")
     if config.get("data"):
-        where = "of your data"
+        test, where = "a quarter of your rows held out", "per seed, stratified"
     seeds = len({r.seed for r in rows})
     what = f"{seeds} seed{'s' if seeds != 1 else ''}"
     if not half:
