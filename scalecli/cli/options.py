@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from scalecli.core.config import Option, about, field_types, flag_of, make
+from scalecli.core.config import about, field_types, flag_of, make
 
 Config = TypeVar("Config")
 
@@ -140,6 +140,3 @@ def _shared() -> list[inspect.Parameter]:
         make_one("quiet", bool, False, "--quiet", "-q", help="No progress, no notes."),
         make_one("debug", bool, False, "--debug", help="Show tracebacks."),
     ]
-
-
-__all__ = ["Option", "RunFlags", "command"]

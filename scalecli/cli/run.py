@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalecli.cli.options import RunFlags
 from scalecli.core.errors import ScalecliError, UsageError
-from scalecli.core.results import Results, RowLog, now, picture_metadata
+from scalecli.core.results import Results, RowLog, now, picture_metadata, versions
 from scalecli.core.table import Table
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Run:
     flags: RunFlags
     config: dict[str, Any]
     log: RowLog
+    packages: tuple[str, ...] = ()
     started: str = field(default_factory=now)
     files: list[Path] = field(default_factory=list)
 
@@ -48,6 +49,21 @@ class Run:
         if not self.flags.json:
             for table in tables:
                 show_table(table)
+
+    def results(
+        self, rows: Sequence[Any], summary: Mapping[str, Any] | None = None
+    ) -> Results[Any]:
+        """What this run found, with its command, config, versions and times around it."""
+        return Results(
+            self.flags.command,
+            self.kind,
+            self.config,
+            tuple(rows),
+            dict(summary or {}),
+            versions(*self.packages),
+            self.started,
+            now(),
+        )
 
     def close_with(self, results: Results[Any]) -> None:
         """Write ``results.json``; print it under ``--json``, else name what was written."""
@@ -92,10 +108,13 @@ class Progress:
 
 
 @contextmanager
-def open_run(kind: str, config: Mapping[str, Any], flags: RunFlags) -> Iterator[Run]:
+def open_run(
+    kind: str, config: Mapping[str, Any], flags: RunFlags, packages: Sequence[str] = ()
+) -> Iterator[Run]:
     """Claim the output folder for one run.
 
-    Without ``--out`` the first free ``out/<kind>[-2, -3, …]`` is taken.
+    Without ``--out`` the first free ``out/<kind>[-2, -3, …]`` is taken. The versions of
+    ``packages`` are recorded in its results.
 
     Raises:
         UsageError: the folder holds another run and neither --resume nor --overwrite was said,
@@ -128,7 +147,7 @@ def open_run(kind: str, config: Mapping[str, Any], flags: RunFlags) -> Iterator[
             )
         log = RowLog(rows)
         try:
-            yield Run(folder, kind, flags, dict(config), log)
+            yield Run(folder, kind, flags, dict(config), log, tuple(packages))
         except OSError as error:
             raise ScalecliError(f"{folder}: {error.strerror or error}") from error
         finally:

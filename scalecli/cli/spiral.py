@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from scalecli.cli.default_group import DefaultGroup
 from scalecli.cli.options import RunFlags, command
 from scalecli.core.config import from_mapping, option, section, to_dict
 from scalecli.core.errors import UsageError
-from scalecli.core.results import Results, jsonable, load_results, now, versions
+from scalecli.core.results import Results, jsonable, load_results
 from scalecli.spiral.config import ProblemConfig
 from scalecli.spiral.sweep import SweepConfig
 from scalecli.spiral.whyk1 import WhyK1Config
@@ -54,7 +54,7 @@ def sweep(config: SweepConfig, flags: RunFlags) -> None:
     cells, notes = plan(config)
     if not cells:
         raise UsageError("nothing to do: every model is left out at these sizes; " + notes[0])
-    with open_run("spiral sweep", to_dict(config), flags) as run:
+    with open_run("spiral sweep", to_dict(config), flags, PACKAGES) as run:
         for note in notes:
             run.note(note)
         waiting = [cell for cell in cells if cell.key not in run.log.done]
@@ -74,7 +74,7 @@ def sweep(config: SweepConfig, flags: RunFlags) -> None:
             table = load_table(config.data, config.target, missing=config.missing)
             summary["test_rows"] = len(table.y_N) - table.largest_n
         else:
-            problem = _noisy(config)
+            problem = config.noisy_problem
             tasks = [
                 (problem, m, n, config.seed) for m, n in panels.wanted(config.models, config.sizes)
             ]
@@ -87,16 +87,7 @@ def sweep(config: SweepConfig, flags: RunFlags) -> None:
                     bar.advance()
             summary["panels"] = [jsonable(found[task[1:3]]) for task in tasks]
             summary["theory"] = _theory(config)
-        results = Results(
-            flags.command,
-            run.kind,
-            run.config,
-            tuple(rows),
-            summary,
-            versions(*PACKAGES),
-            run.started,
-            now(),
-        )
+        results = run.results(rows, summary)
         tables, figures = _report(results)
         run.show(*tables)
         for name, figure in figures.items():
@@ -104,15 +95,11 @@ def sweep(config: SweepConfig, flags: RunFlags) -> None:
         run.close_with(results)
 
 
-def _noisy(config: SweepConfig) -> ProblemConfig:
-    return replace(config.problem, label_noise=config.label_noise or config.problem.label_noise)
-
-
 def _theory(config: SweepConfig) -> dict[str, list[tuple[int, float]]]:
     """Predicted error per kNN model, where there is a constant for its k and no noise."""
     from scalecli.spiral.problem import Problem
 
-    problem = Problem(_noisy(config))
+    problem = Problem(config.noisy_problem)
     if problem.config.label_noise:
         return {}
     found = {}
@@ -144,7 +131,7 @@ def _report(results: Results[SweepRow]) -> tuple[list[Table], dict[str, Figure]]
     if config.data is None:
         shown.append(tables.region_table(rows, results.config))
         drawn["tip.png"] = charts.region_curves(rows, results.config)
-        problem = _noisy(config)
+        problem = config.noisy_problem
         if results.summary.get("panels"):
             drawn["regions.png"] = panels.figure(problem, results.summary["panels"])
         small = [n for n in config.sizes if n >= 1000][:3]
@@ -194,7 +181,7 @@ def show(config: ShowConfig, flags: RunFlags) -> None:
     from scalecli.spiral.problem import Problem
 
     problem = Problem(config.problem)
-    with open_run("spiral show", to_dict(config), flags) as run:
+    with open_run("spiral show", to_dict(config), flags, PACKAGES) as run:
         run.picture("manifold.png", pictures.manifold_figure(problem))
         run.picture("density.png", pictures.density_figure(problem))
         run.picture("sample.png", pictures.sample_figure(problem, config.n, config.seed))
@@ -208,18 +195,7 @@ def show(config: ShowConfig, flags: RunFlags) -> None:
         }
         lines = [[name, f"{value:.4g}"] for name, value in facts.items()]
         run.show(Table("The spiral problem", [Column("quantity", "left"), Column("value")], lines))
-        run.close_with(
-            Results(
-                flags.command,
-                run.kind,
-                run.config,
-                (facts,),
-                {},
-                versions(*PACKAGES),
-                run.started,
-                now(),
-            )
-        )
+        run.close_with(run.results((facts,)))
 
 
 @dataclass(frozen=True)
@@ -250,7 +226,7 @@ def fit(config: FitConfig, flags: RunFlags) -> None:
     cells, notes = plan(grid)
     if not cells:
         raise UsageError(f"--n {config.n}: " + notes[0])
-    with open_run("spiral fit", to_dict(config), flags) as run:
+    with open_run("spiral fit", to_dict(config), flags, PACKAGES) as run:
         rows = run_cell(cells[0])
         panel = panels.compute((config.problem, config.model, config.n, config.seed))
         if rows[0].positives == 0:
@@ -266,18 +242,7 @@ def fit(config: FitConfig, flags: RunFlags) -> None:
         )
         summary = {"panels": [jsonable(panel)]}
         run.picture("regions.png", panels.figure(config.problem, summary["panels"]))
-        run.close_with(
-            Results(
-                flags.command,
-                run.kind,
-                run.config,
-                tuple(rows),
-                summary,
-                versions(*PACKAGES),
-                run.started,
-                now(),
-            )
-        )
+        run.close_with(run.results(rows, summary))
 
 
 @command(app, "why-k1", WhyK1Config)
@@ -288,7 +253,7 @@ def why_k1(config: WhyK1Config, flags: RunFlags) -> None:
     from scalecli.cli.run import open_run
     from scalecli.spiral import pictures, whyk1
 
-    with open_run("spiral why-k1", to_dict(config), flags) as run:
+    with open_run("spiral why-k1", to_dict(config), flags, PACKAGES) as run:
         with run.progress("kNN", len(config.noises) * len(config.sizes) * config.seeds) as bar:
             rows = whyk1.measure(config, bar.advance)
         recall = whyk1.strip_recall(
@@ -297,18 +262,7 @@ def why_k1(config: WhyK1Config, flags: RunFlags) -> None:
         run.show(*whyk1.tables(rows, recall))
         data: list[Mapping[str, Any]] = [jsonable(row) for row in rows]
         run.picture("why-k1.png", pictures.why_k1_figure(data, recall))
-        run.close_with(
-            Results(
-                flags.command,
-                run.kind,
-                run.config,
-                tuple(rows),
-                {"strip": recall},
-                versions(*PACKAGES),
-                run.started,
-                now(),
-            )
-        )
+        run.close_with(run.results(rows, {"strip": recall}))
 
 
 @app.command("models")

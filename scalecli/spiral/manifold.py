@@ -1,8 +1,9 @@
 """The closed spiral: exact inside test, boundary curve, arc length.
 
 A band between the outer arm r = aθ and the inner arm r = a·max(0, θ − 2πβ(θ)), θ in [0, Θ],
-a = 1/Θ. β is constant and falls linearly to zero over the last ``taper`` turns: the tip, at
-radius 1. The polar angle of θ is θ − Θ + tip, so that the tip points where the config says.
+a = 1/Θ. β is constant and falls to zero like a square root over the last ``taper`` turns: the
+tip, at radius 1, rounded like a parabola's, so that there is an arm to find there. The polar
+angle of θ is θ − Θ + tip, so that the tip points where the config says.
 """
 
 from __future__ import annotations
@@ -35,10 +36,17 @@ class Manifold:
         angle = np.deg2rad(self.config.tip_degrees)
         return np.array([np.cos(angle), np.sin(angle)])
 
+    def middle(self, before: float) -> Floats:
+        """Point [2] on the arm's midline, an angle ``before`` the tip (radians)."""
+        theta = np.array(self.theta_end - before)
+        radius = (theta / self.theta_end + self._inner(theta)) / 2
+        angle = np.deg2rad(self.config.tip_degrees) - before
+        return np.asarray(radius * np.array([np.cos(angle), np.sin(angle)]))
+
     def _inner(self, theta: Floats) -> Floats:
         """Radius of the inner arm at unwound angles."""
         left = np.clip((self.theta_end - theta) / (TAU * self.config.taper), 0.0, 1.0)
-        return np.maximum(theta - TAU * self.config.width * left, 0.0) / self.theta_end
+        return np.maximum(theta - TAU * self.config.width * np.sqrt(left), 0.0) / self.theta_end
 
     def inside(self, x_N2: Floats) -> NDArray[np.bool_]:
         """Whether each point [N, 2] lies inside; O(1) per point.

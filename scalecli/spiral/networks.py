@@ -58,6 +58,7 @@ class StackedNetwork:
     def __init__(self, recipe: Recipe, context: Context) -> None:
         self.recipe = recipe
         self.context = context
+        self._device = torch.device(context.device)
         self._outputs = 1 if context.classes == 2 else context.classes
         self._features: FeatureMap = _plain
         self._weights: list[Tensor] = []
@@ -69,8 +70,8 @@ class StackedNetwork:
         # A sample of one class says nothing about a border; whatever the network extrapolates
         # to is noise, so the answer is that class.
         self._only_S = [int(y_N[0]) if (y_N == y_N[0]).all() else None for y_N in y_SN]
-        x_SND_ = torch.from_numpy(np.ascontiguousarray(x_SND, dtype=np.float32))
-        y_SN_ = torch.from_numpy(np.ascontiguousarray(y_SN, dtype=np.int64))
+        x_SND_ = torch.from_numpy(np.ascontiguousarray(x_SND, dtype=np.float32)).to(self._device)
+        y_SN_ = torch.from_numpy(np.ascontiguousarray(y_SN, dtype=np.int64)).to(self._device)
         self._features = FEATURES[self.recipe.features](x_SND_, seeds, self.context)
         f_SNF = self._features(x_SND_)
         self._initialise(f_SNF.shape[2], seeds)
@@ -84,18 +85,18 @@ class StackedNetwork:
         with torch.no_grad():
             for start in range(0, q, step):
                 part = np.ascontiguousarray(x_SQD[:, start : start + step], dtype=np.float32)
-                z_SQO = self._forward(self._features(torch.from_numpy(part)))
+                z_SQO = self._forward(self._features(torch.from_numpy(part).to(self._device)))
                 chosen_SQ = (
                     (z_SQO[..., 0] > 0).long() if self._outputs == 1 else z_SQO.argmax(dim=2)
                 )
-                out_SQ[:, start : start + step] = chosen_SQ.numpy()
+                out_SQ[:, start : start + step] = chosen_SQ.cpu().numpy()
         for row, only in enumerate(self._only_S):
             if only is not None:
                 out_SQ[row] = only
         return out_SQ
 
     def _initialise(self, inputs: int, seeds: Sequence[int]) -> None:
-        """The initialisation of ``torch.nn.Linear``, from one generator per seed."""
+        """The initialisation of ``torch.nn.Linear``, from one generator per seed on the CPU."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         sizes = [inputs, HIDDEN, HIDDEN, self._outputs]
         self._weights, self._biases = [], []
@@ -106,7 +107,8 @@ class StackedNetwork:
                 ((1, fan_out), self._biases),
             ):
                 stacked = torch.stack([torch.rand(shape, generator=g) for g in generators])
-                into.append(((2 * stacked - 1) * bound).requires_grad_())
+                started = (2 * stacked - 1) * bound
+                into.append(started.to(self._device).requires_grad_())
 
     def _forward(self, h_SBH: Tensor) -> Tensor:
         last = len(self._weights) - 1
@@ -133,13 +135,13 @@ class StackedNetwork:
             foreach=True,
         )
         generators = [np.random.default_rng(seed) for seed in seeds]
-        row_S1 = torch.arange(len(seeds))[:, None]
+        row_S1 = torch.arange(len(seeds), device=self._device)[:, None]
         f_SBF, y_SB = f_SNF, y_SN
         for step in range(steps):
             if not full:
                 draw_SB = torch.from_numpy(
                     np.stack([g.integers(0, n, MINIBATCH) for g in generators])
-                )
+                ).to(self._device)
                 f_SBF, y_SB = f_SNF[row_S1, draw_SB], y_SN[row_S1, draw_SB]
                 for group in optimiser.param_groups:
                     group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -202,7 +204,8 @@ def _fourier(x_SND: Tensor, seeds: Sequence[int], context: Context) -> FeatureMa
     shape = (x_SND.shape[2], FREQUENCIES)
     # Offset, so that the frequencies are not the numbers that initialise the first layer.
     generators = [torch.Generator().manual_seed(seed + 1_000_003) for seed in seeds]
-    b_SDF = FOURIER_SCALE * torch.stack([torch.randn(shape, generator=g) for g in generators])
+    drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
+    b_SDF = FOURIER_SCALE * drawn.to(x_SND.device)
 
     def features(x_SND: Tensor) -> Tensor:
         angle_SNF = 2 * math.pi * torch.bmm(x_SND, b_SDF)

@@ -161,7 +161,7 @@ def failure_map(problem: Problem, sizes: Sequence[int]) -> Figure:
 
 
 def why_k1_figure(rows: Sequence[Mapping[str, Any]], recall: Mapping[str, Any]) -> Figure:
-    """Error of k = 1, 3, 5, 15 by N without and with label noise, and recall on a thin strip."""
+    """F1 of every k by N without and with label noise, and recall on a thin strip."""
     noises = sorted({row["noise"] for row in rows})
     with style():
         figure = Figure(figsize=(3.9 * (len(noises) + 1), 4))
@@ -169,21 +169,23 @@ def why_k1_figure(rows: Sequence[Mapping[str, Any]], recall: Mapping[str, Any]) 
         for axes, noise in zip(panels, noises, strict=False):
             for k in sorted({row["k"] for row in rows}):
                 mine = [r for r in rows if r["k"] == k and r["noise"] == noise]
-                axes.loglog(
-                    [r["n"] for r in mine], [r["error"] for r in mine], "o-", ms=4, label=f"k = {k}"
+                axes.semilogx(
+                    [r["n"] for r in mine], [r["f1"] for r in mine], "o-", ms=4, label=f"k = {k}"
                 )
             axes.set(
                 xlabel="training points N",
-                ylabel="error on clean labels",
+                ylabel="F1 on clean labels",
+                ylim=(0, 1),
                 title=f"label noise {noise:.0%}",
             )
-            axes.legend()
+            axes.legend(loc="upper left")
         for k, values in recall["recall"].items():
-            panels[-1].semilogx(recall["t"], values, "o-", ms=4, label=f"k = {k}")
+            panels[-1].plot(recall["t"], values, "o-", ms=4, label=f"k = {k}")
         panels[-1].set(
             xlabel="strip width in points, w·√(N f)",
             ylabel="recall on the strip",
+            ylim=(0, 1),
             title="a thin strip needs k/2 points in it",
         )
-        panels[-1].legend()
+        panels[-1].legend(loc="lower right")
     return figure

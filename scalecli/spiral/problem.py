@@ -14,8 +14,10 @@ from scalecli.spiral.config import ProblemConfig
 from scalecli.spiral.density import Box, Density
 from scalecli.spiral.manifold import Manifold
 
-# Half the side of the two square regions: the tip box encloses the last thin stretch of the arm.
-HALF_SIDE = 0.2
+# Half the side of the two square regions: small enough for the tip's to miss the arm beside it.
+HALF_SIDE = 0.12
+# The tip box is centred on the arm, this far before the tip (radians): it holds arm, not void.
+BEFORE_TIP = 0.08
 FRAME: Box = (-1.15, 1.15, -1.15, 1.15)
 
 # c_k of E[err] ≈ c_k N^(−1/2) ∮ sqrt(f) ds; noise-free, flat boundary, plane, Poisson limit.
@@ -49,7 +51,7 @@ class Problem:
 
     def boxes(self) -> dict[str, Box]:
         """The named square regions: ``tip`` and ``centre``."""
-        places = {"tip": self.manifold.tip, "centre": np.zeros(2)}
+        places = {"tip": self.manifold.middle(BEFORE_TIP), "centre": np.zeros(2)}
         return {
             name: (x - HALF_SIDE, x + HALF_SIDE, y - HALF_SIDE, y + HALF_SIDE)
             for name, (x, y) in places.items()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from scalecli.core.config import option, section, to_dict
+from scalecli.core.devices import DEVICES, resolve_device
 from scalecli.core.engine import cpu_count, run_tasks
 from scalecli.core.errors import UsageError
 from scalecli.core.results import cell_key
@@ -49,14 +50,22 @@ class SweepConfig:
         "density", "Where test points come from: the sampling density or a uniform grid."
     )
     test_points: int = option(100_000, "Test points per seed.", low=100, high=10**8)
-    label_noise: float = option(
-        0.0, "Share of training labels flipped, 0 to 0.5; test labels stay clean.", low=0, high=0.5
+    label_noise: float | None = option(
+        None,
+        "Share of training labels flipped, 0 to 0.5, in place of problem.label_noise; "
+        "test labels stay clean.",
+        low=0,
+        high=0.5,
     )
     target_error: float = option(
         0.01, "Error for which the needed N is worked out, in (0, 1).", above=0, high=0.999
     )
     workers: int = option(0, "Processes; 0 means one per core.", low=0, high=1024)
-    device: str = option("cpu", "Device of the networks.", choices=lambda: ("cpu",))
+    device: str = option(
+        "cpu",
+        "Device of the networks: auto, cpu, cuda or mps; all else stays on the CPU.",
+        choices=lambda: DEVICES,
+    )
     data: Path | None = option(
         None, "Own table (CSV or Parquet) instead of the spiral.", panel="Own data"
     )
@@ -76,6 +85,15 @@ class SweepConfig:
             raise ValueError("--data needs --target COLUMN, the column to predict")
         if self.target is not None and self.data is None:
             raise ValueError("--target needs --data FILE")
+        if self.data is not None and self.label_noise:
+            raise ValueError("--label-noise is for the spiral; an own table is taken as it is")
+
+    @property
+    def noisy_problem(self) -> ProblemConfig:
+        """The problem with the label noise that was asked for."""
+        if self.label_noise is None:
+            return self.problem
+        return replace(self.problem, label_noise=self.label_noise)
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,8 @@ class Cell:
     missing: Literal["error", "drop"] = "error"
     fingerprint: str = ""
     """Content hash of the own table, so that an edited file is computed anew."""
+    device: str = "cpu"
+    """Where a network trains; rows of one device equal those of another up to rounding."""
 
     @property
     def key(self) -> str:
@@ -106,9 +126,9 @@ def plan(config: SweepConfig) -> tuple[list[Cell], list[str]]:
     Raises:
         UsageError: an unknown model, k greater than a size, or an unsuitable own table.
     """
-    from dataclasses import replace
-
-    problem = replace(config.problem, label_noise=config.label_noise or config.problem.label_noise)
+    problem, device = config.noisy_problem, "cpu"
+    if config.device != "cpu":  # torch loads only when it has to be asked
+        device = resolve_device(config.device)
     fingerprint, most = "", None
     if config.data is not None and config.target is not None:
         from scalecli.spiral.owndata import load_table
@@ -146,6 +166,7 @@ def plan(config: SweepConfig) -> tuple[list[Cell], list[str]]:
                         config.target,
                         config.missing,
                         fingerprint,
+                        device if spec.stacked else "cpu",
                     )
                 )
     return cells, notes
@@ -171,14 +192,14 @@ def run_cell(cell: Cell) -> list[SweepRow]:
         from scalecli.spiral.owndata import cell_problem
 
         x_SND, y_SN, tests, classes = cell_problem(cell)
-        context = Context(classes=classes)
+        context = Context(classes=classes, device=cell.device)
     else:
         problem = Problem(cell.problem)
         samples = [problem.sample(cell.n, seed) for seed in cell.seeds]
         x_SND, y_SN = np.stack([x for x, _ in samples]), np.stack([y for _, y in samples])
         tests = [problem.test_sets(cell.eval, cell.test_points, seed) for seed in cell.seeds]
         manifold = cell.problem.manifold
-        context = Context(manifold.turns, manifold.tip_degrees)
+        context = Context(manifold.turns, manifold.tip_degrees, device=cell.device)
     return score(cell, x_SND, y_SN, tests, context)
 
 

@@ -154,7 +154,8 @@ def worth_table(worths: Sequence[PriorWorth], *, reference: str = "knn1") -> Tab
     """How many times more data the reference needs to match each model at each N."""
     sizes = sorted({w.n for w in worths})
     by = {(w.model, w.n): w for w in worths}
-    body = []
+    body: list[list[str]] = []
+    hopeless: list[str] = []
     for model in dict.fromkeys(w.model for w in worths):
         row = [model]
         for n in sizes:
@@ -169,11 +170,17 @@ def worth_table(worths: Sequence[PriorWorth], *, reference: str = "knn1") -> Tab
                     high = "∞" if w.high is None else _times(w.high)
                     text += f"\n{_times(w.low)}–{high}"
                 row.append(text)
-        body.append(row)
+        if all(text in ("", "never") for text in row[1:]):
+            hopeless.append(model)
+        else:
+            body.append(row)
     notes = [
         f"×: {reference} needs that many times the points for the same error.",
         "Second line: 95 % over seeds. *: by its law, beyond its measured sizes.",
     ]
+    if hopeless:
+        names = ", ".join(hopeless)
+        notes.append(f"never at any N, its law levels off above them: {names}")
     return _fit_width(f"What a prior is worth in data (against {reference})", sizes, body, notes)
 
 
@@ -227,9 +234,9 @@ def _range(low: float | None, high: float | None, form: str) -> str:
 
 
 def _points(value: float) -> str:
-    """Training points to two figures, e.g. 31k; beyond a trillion as a power of ten."""
+    """Training points to two figures, e.g. 31k; a law says nothing exact beyond a trillion."""
     if value >= 1e12:
-        return f"{value:.0e}".replace("e+", "e")
+        return ">1T"
     rounded = float(f"{value:.2g}")
     return count(rounded) if rounded >= 1 else "<1"
 
