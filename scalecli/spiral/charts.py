@@ -83,6 +83,8 @@ def error_curve(
     with figures.style():
         figure = Figure(figsize=(7.2, 4.8))
         axes = figure.add_subplot()
+        # Both before anything is drawn: a single point on a later log axis makes a warning.
+        axes.set_xscale("log")
         axes.set_yscale("log")
         models, sizes = models_of(rows), sizes_of(rows)
         laws = {fit.model: fit for fit in fits}

@@ -35,8 +35,6 @@ class Context:
     """Direction of the tip, degrees."""
     classes: int = 2
     """Number of classes."""
-    device: str = "cpu"
-    """Where networks train; every other model stays on the CPU."""
 
 
 @dataclass(frozen=True)

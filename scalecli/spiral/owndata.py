@@ -141,6 +141,8 @@ def cell_problem(
     assert cell.data is not None
     assert cell.target is not None
     table = load_table(cell.data, cell.target, missing=cell.missing)
+    if table.fingerprint != cell.fingerprint:
+        raise UsageError(f"--data {cell.data}: changed while the run was reading it; start again")
     xs, ys, tests = [], [], []
     for seed in cell.seeds:
         x, x_test, y, y_test = train_test_split(

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from scalecli.core.config import option, section, to_dict
-from scalecli.core.devices import DEVICES, resolve_device
-from scalecli.core.engine import cpu_count, run_tasks
+from scalecli.core.config import from_mapping, option, section, to_dict
+from scalecli.core.engine import EngineConfig, run_tasks
 from scalecli.core.errors import UsageError
 from scalecli.core.results import cell_key
 from scalecli.spiral.classifier import Context, Labels, Points
@@ -33,7 +32,7 @@ STACK = 5
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class SweepConfig(EngineConfig):
     """What `scalecli spiral sweep` measures."""
 
     sizes: tuple[int, ...] = option(
@@ -60,11 +59,10 @@ class SweepConfig:
     target_error: float = option(
         0.01, "Error for which the needed N is worked out, in (0, 1).", above=0, high=0.999
     )
-    workers: int = option(0, "Processes; 0 means one per core.", low=0, high=1024)
     device: str = option(
         "cpu",
-        "Device of the networks: auto, cpu, cuda or mps; all else stays on the CPU.",
-        choices=lambda: DEVICES,
+        "Only cpu: networks this small would leave a GPU waiting for work.",
+        choices=lambda: ("cpu",),
     )
     data: Path | None = option(
         None, "Own table (CSV or Parquet) instead of the spiral.", panel="Own data"
@@ -76,6 +74,7 @@ class SweepConfig:
     problem: ProblemConfig = section(ProblemConfig, "Manifold and density.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, items in (("--sizes", self.sizes), ("--models", self.models)):
             if not items:
                 raise ValueError(f"{name}: the list is empty")
@@ -111,13 +110,11 @@ class Cell:
     missing: Literal["error", "drop"] = "error"
     fingerprint: str = ""
     """Content hash of the own table, so that an edited file is computed anew."""
-    device: str = "cpu"
-    """Where a network trains; rows of one device equal those of another up to rounding."""
 
     @property
     def key(self) -> str:
-        """Identity on disk."""
-        return cell_key("spiral sweep 1", to_dict(self))
+        """Identity on disk; an own table counts by its content, wherever it lies."""
+        return cell_key("spiral sweep 1", {**to_dict(self), "data": None})
 
 
 def plan(config: SweepConfig) -> tuple[list[Cell], list[str]]:
@@ -126,9 +123,7 @@ def plan(config: SweepConfig) -> tuple[list[Cell], list[str]]:
     Raises:
         UsageError: an unknown model, k greater than a size, or an unsuitable own table.
     """
-    problem, device = config.noisy_problem, "cpu"
-    if config.device != "cpu":  # torch loads only when it has to be asked
-        device = resolve_device(config.device)
+    problem = config.noisy_problem
     fingerprint, most = "", None
     if config.data is not None and config.target is not None:
         from scalecli.spiral.owndata import load_table
@@ -162,28 +157,25 @@ def plan(config: SweepConfig) -> tuple[list[Cell], list[str]]:
                         config.eval,
                         config.test_points,
                         problem,
-                        config.data,
+                        config.data.resolve() if config.data else None,
                         config.target,
                         config.missing,
                         fingerprint,
-                        device if spec.stacked else "cpu",
                     )
                 )
     return cells, notes
 
 
-def sweep(
-    cells: Sequence[Cell], *, workers: int, run: Callable[[Cell], list[SweepRow]] | None = None
-) -> Iterator[tuple[Cell, list[SweepRow]]]:
-    """Compute cells on several processes and yield them as they finish, costly ones first."""
+def sweep(cells: Sequence[Cell], *, engine: EngineConfig) -> Iterator[tuple[Cell, list[SweepRow]]]:
+    """Compute cells on the engine and yield them as they finish, costly ones first."""
     ordered = sorted(cells, key=_cost, reverse=True)
-    return run_tasks(run or run_cell, ordered, workers=workers or cpu_count())
+    return run_tasks(run_cell, ordered, engine=engine)
 
 
 def _cost(cell: Cell) -> float:
     """Rough seconds, only to start long cells first."""
     network = cell.model.startswith(("mlp", "rff"))
-    return (30.0 if network and cell.n > 1000 else 2.0 if network else 0.1) + cell.n * 3e-6
+    return (8.0 if network and cell.n > 1000 else 1.0 if network else 0.1) + cell.n * 3e-6
 
 
 def run_cell(cell: Cell) -> list[SweepRow]:
@@ -192,14 +184,14 @@ def run_cell(cell: Cell) -> list[SweepRow]:
         from scalecli.spiral.owndata import cell_problem
 
         x_SND, y_SN, tests, classes = cell_problem(cell)
-        context = Context(classes=classes, device=cell.device)
+        context = Context(classes=classes)
     else:
         problem = Problem(cell.problem)
         samples = [problem.sample(cell.n, seed) for seed in cell.seeds]
         x_SND, y_SN = np.stack([x for x, _ in samples]), np.stack([y for _, y in samples])
         tests = [problem.test_sets(cell.eval, cell.test_points, seed) for seed in cell.seeds]
         manifold = cell.problem.manifold
-        context = Context(manifold.turns, manifold.tip_degrees, device=cell.device)
+        context = Context(manifold.turns, manifold.tip_degrees)
     return score(cell, x_SND, y_SN, tests, context)
 
 
@@ -266,4 +258,6 @@ def f1_score(truth: Labels, guess: Labels, classes: int, *, macro: bool) -> floa
 
 def in_order(cells: Sequence[Cell], done: dict[str, list[dict[str, Any]]]) -> list[SweepRow]:
     """All rows of the cells in the config's order, from the row log."""
-    return [SweepRow(**row) for cell in cells for row in done[cell.key]]
+    return [
+        from_mapping(SweepRow, row, where="rows.jsonl") for cell in cells for row in done[cell.key]
+    ]

@@ -1,0 +1,211 @@
+"""Spiral: kNN, networks and the article's grid against scikit-learn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.metrics import f1_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from scalecli.core.engine import EngineConfig, cpu_count
+from scalecli.spiral import networks
+from scalecli.spiral.classifier import Context, Labels, Points
+from scalecli.spiral.config import ProblemConfig
+from scalecli.spiral.knn import KNearest
+from scalecli.spiral.models import resolve
+from scalecli.spiral.problem import Problem
+from scalecli.spiral.sweep import ARTICLE_MODELS, SweepConfig, plan, sweep
+from tests.benchmarks.timing import Comparison, Target, compare
+
+TEST_POINTS = 100_000
+
+
+def knn(n: int = 1_000_000) -> list[Comparison]:
+    """Fit and predict, N training points and N queries, exact."""
+    problem = Problem(ProblemConfig())
+    x, y = problem.sample(n, 0)
+    queries = problem.density.sample(n, np.random.default_rng(1))
+    lines = []
+    for k in (1, 5):
+        answers: dict[str, Labels] = {}
+
+        def ours(k: int = k, answers: dict[str, Labels] = answers) -> None:
+            model = KNearest(k, workers=-1)
+            model.fit(x[None], y[None], [0])
+            answers["ours"] = model.predict(queries[None])[0]
+
+        def peer(k: int = k, answers: dict[str, Labels] = answers) -> None:
+            model = KNeighborsClassifier(k, algorithm="kd_tree", n_jobs=-1).fit(x, y)
+            answers["peer"] = model.predict(queries)
+
+        line = compare(
+            f"kNN k={k}, {n:,} × {n:,}",
+            ours,
+            "scikit-learn kd_tree, n_jobs=-1",
+            peer,
+            Target("faster", 4),
+            turns=3,
+            limit=_fastest(x, queries, k),
+        )
+        line.notes.append(f"same answers: {np.mean(answers['ours'] == answers['peer']):.6f}")
+        lines.append(line)
+    return lines
+
+
+def _fastest(x: Points, queries: Points, k: int) -> str:
+    """How long the fastest exact engine at hand takes, with queries in the same order."""
+    try:
+        from pykdtree.kdtree import KDTree  # type: ignore[import-not-found]
+    except ImportError:
+        return "pykdtree, the fastest exact engine known to us, is not installed"
+    from scalecli.spiral.knn import _order
+
+    start = time.perf_counter()
+    KDTree(x).query(queries[_order(queries)], k=k)
+    return f"pykdtree with our query order: {time.perf_counter() - start:.2f} s"
+
+
+def network_training(seeds: int = 10) -> list[Comparison]:
+    """Ten seeds of the polar network; one thread each, since both spread seeds over cores alike."""
+    problem = Problem(ProblemConfig())
+    lines = []
+    for n, wanted in ((100, 5.0), (1_000, 3.0), (10_000, 3.0)):
+        samples = [problem.sample(n, seed) for seed in range(seeds)]
+        x_SND, y_SN = np.stack([x for x, _ in samples]), np.stack([y for _, y in samples])
+        tests = [problem.test_sets("density", 20_000, s)["all"] for s in range(seeds)]
+        scores: dict[str, list[float]] = {}
+
+        def ours(
+            x_SND: Points = x_SND, y_SN: Labels = y_SN, tests: list[tuple[Points, Labels]] = tests,
+            scores: dict[str, list[float]] = scores,
+        ) -> None:  # fmt: skip
+            with threadpool_limits(1):
+                model = resolve("mlp-polar").build(Context())
+                model.fit(x_SND, y_SN, list(range(seeds)))
+            guess = model.predict(np.stack([x for x, _ in tests]))
+            scores["ours"] = [f1_score(y, g) for (_, y), g in zip(tests, guess, strict=True)]
+
+        def peer(
+            samples: list[tuple[Points, Labels]] = samples,
+            tests: list[tuple[Points, Labels]] = tests,
+            scores: dict[str, list[float]] = scores,
+        ) -> None:
+            with threadpool_limits(1):
+                models = [sklearn_network(_polar(x), y, s) for s, (x, y) in enumerate(samples)]
+            scores["peer"] = [
+                f1_score(y, m.predict(_polar(x))) for (x, y), m in zip(tests, models, strict=True)
+            ]
+
+        line = compare(
+            f"polar network, {seeds} seeds, N={n:,}",
+            ours,
+            "scikit-learn MLPClassifier",
+            peer,
+            Target("faster", wanted),
+            turns=2,
+            warm_up=False,
+        )
+        line.notes.append(_f1_note(scores))
+        lines.append(line)
+    return lines
+
+
+def sklearn_network(x: Points, y: Labels, seed: int, alpha: float = 0.0) -> MLPClassifier:
+    """The same layers, activation, batch, optimiser, learning rate and number of steps."""
+    n = len(x)
+    batch = min(n, networks.MINIBATCH) if n > networks.FULL_BATCH_MAX_N else n
+    full = n <= networks.FULL_BATCH_MAX_N
+    steps = networks.FULL_BATCH_STEPS if full else networks.MINIBATCH_STEPS
+    model = MLPClassifier(
+        (networks.HIDDEN, networks.HIDDEN),
+        activation="tanh",
+        alpha=alpha,
+        batch_size=batch,
+        learning_rate_init=networks.LEARNING_RATE,
+        max_iter=max(1, round(steps * batch / n)),
+        tol=0.0,
+        n_iter_no_change=10**9,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it has not converged: steps are fixed
+        return model.fit(x, y)
+
+
+def article_grid(seeds: int = 2) -> list[Comparison]:
+    """The article's five sizes and five models, as the sweep does them and written plainly."""
+    sizes = (100, 1_000, 10_000, 100_000, 1_000_000)
+    config = SweepConfig(sizes=sizes, models=ARTICLE_MODELS, seeds=seeds, test_points=TEST_POINTS)
+    problem = Problem(config.problem)
+    scores: dict[str, dict[tuple[str, int], list[float]]] = {"ours": {}, "peer": {}}
+
+    def ours() -> None:
+        cells, _ = plan(config)
+        for cell, rows in sweep(cells, engine=EngineConfig()):
+            found = [r.f1 for r in rows if r.region == "all" and r.f1 is not None]
+            scores["ours"].setdefault((cell.model, cell.n), []).extend(found)
+
+    def peer() -> None:
+        fits: dict[str, Callable[[Points, Labels, int], Callable[[Points], Labels]]] = {
+            "knn1": lambda x, y, s: KNeighborsClassifier(1, n_jobs=-1).fit(x, y).predict,
+            "knn5": lambda x, y, s: KNeighborsClassifier(5, n_jobs=-1).fit(x, y).predict,
+            "mlp-xy": lambda x, y, s: sklearn_network(x, y, s).predict,
+            "mlp-polar": lambda x, y, s: _on_polar(sklearn_network(_polar(x), y, s)),
+            # Without focal loss and layer norm, which it does not have: less work for the peer.
+            "mlp-polar-fl-ln-wd": lambda x, y, s: _on_polar(
+                sklearn_network(_polar(x), y, s, alpha=1e-3)
+            ),
+        }
+        for n in sizes:
+            for seed in range(seeds):
+                x, y = problem.sample(n, seed)
+                tests = problem.test_sets("density", TEST_POINTS, seed)
+                for name, fit in fits.items():
+                    predict = fit(x, y, seed)
+                    for region, (points, truth) in tests.items():
+                        f1 = float(f1_score(truth, predict(points), zero_division=0))
+                        if region == "all":
+                            scores["peer"].setdefault((name, n), []).append(f1)
+
+    line = compare(
+        f"the article's grid, {seeds} seeds",
+        ours,
+        "the same grid written plainly with scikit-learn",
+        peer,
+        Target("faster", 4),
+        turns=1,
+        warm_up=False,
+        limit=f"{cpu_count()} cores; cells are independent",
+    )
+    for (model, n), f1s in sorted(scores["ours"].items()):
+        theirs = scores["peer"][model, n]
+        line.notes.append(
+            f"F1 {model} N={n:,}: {statistics.mean(f1s):.3f} / {statistics.mean(theirs):.3f}"
+        )
+    return [line]
+
+
+def _polar(x: Points) -> Points:
+    return np.stack([2 * np.hypot(x[:, 0], x[:, 1]), np.arctan2(x[:, 1], x[:, 0]) / np.pi], axis=1)
+
+
+def _on_polar(model: MLPClassifier) -> Callable[[Points], Labels]:
+    def predict(x: Points) -> Labels:
+        guess: Labels = model.predict(_polar(x))
+        return guess
+
+    return predict
+
+
+def _f1_note(scores: dict[str, list[float]]) -> str:
+    parts = []
+    for who, values in scores.items():
+        spread = 2 * statistics.stdev(values) / len(values) ** 0.5
+        parts.append(f"{who} {statistics.mean(values):.3f} ±{spread:.3f}")
+    return "F1 " + ", ".join(parts)
