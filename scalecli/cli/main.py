@@ -13,11 +13,23 @@ import typer
 from typer.core import TyperGroup
 
 from scalecli import __version__
-from scalecli.core.errors import ScalecliError
+from scalecli.core.errors import ScalecliError, Terminated
 
 # name -> (module with an `app`, one line of help); the module is imported on use only.
 COMMANDS = {
     "spiral": ("scalecli.cli.spiral", "Priors against data on the spiral, and on your own table."),
+    "localize": (
+        "scalecli.cli.localize",
+        "Where a vision encoder sees a word: scalecli localize photo.jpg dog.",
+    ),
+    "localize-eval": (
+        "scalecli.cli.localize_eval",
+        "How well localization methods find things, by the literature's protocols.",
+    ),
+    "bench-neuron": (
+        "scalecli.cli.bench_neuron",
+        "What makes ViT training faster on Neuron, XLA, CUDA, CPU, with proof.",
+    ),
     "doctor": ("scalecli.cli.doctor", "What this machine can run, and how to install the rest."),
 }
 
@@ -65,10 +77,6 @@ def root(
     ),
 ) -> None:
     """What does scale buy you, and what do good priors buy you instead?"""
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived; the run ends as on Ctrl-C, with exit code 143."""
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

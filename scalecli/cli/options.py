@@ -77,7 +77,8 @@ def _parameter(config: type, field: dataclasses.Field[Any]) -> inspect.Parameter
     if info.argument:
         required = field.default is dataclasses.MISSING
         declared = typer.Argument(help=info.help, metavar=info.metavar, show_default=False)
-        annotation: Any = str if required else typing.Optional[str]  # noqa: UP045
+        words: Any = list[str] if typing.get_origin(kind) is tuple else str
+        annotation: Any = words if required else typing.Optional[words]  # noqa: UP045
         default: Any = inspect.Parameter.empty if required else None
     else:
         flag = flag_of(field)
@@ -110,7 +111,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _shown(default: object) -> str | bool:
-    if default is dataclasses.MISSING or default is None or default == ():
+    if default is dataclasses.MISSING or default in (None, (), ""):
         return False
     if isinstance(default, tuple):
         return ",".join(map(str, default))

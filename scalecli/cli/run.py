@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalecli.cli.options import RunFlags
-from scalecli.core.errors import ScalecliError, UsageError
+from scalecli.core.errors import Interrupted, ScalecliError, Terminated, UsageError
 from scalecli.core.results import Results, RowLog, now, picture_metadata, versions
 from scalecli.core.table import Table
 
@@ -109,20 +111,27 @@ class Progress:
 
 @contextmanager
 def open_run(
-    kind: str, config: Mapping[str, Any], flags: RunFlags, packages: Sequence[str] = ()
+    kind: str,
+    config: Mapping[str, Any],
+    flags: RunFlags,
+    packages: Sequence[str] = (),
+    *,
+    keep_rows: bool = True,
 ) -> Iterator[Run]:
     """Claim the output folder for one run.
 
-    Without ``--out`` the first free ``out/<kind>[-2, -3, …]`` is taken. The versions of
-    ``packages`` are recorded in its results.
+    Without ``--out`` the first free ``out/<kind>[-2, -3, …]`` is taken, or, to resume, the last
+    one that holds a run. The versions of ``packages`` are recorded in its results. Without
+    ``keep_rows`` the log's rows stay on disk.
 
     Raises:
         UsageError: the folder holds another run and neither --resume nor --overwrite was said,
             or another process is writing there now.
+        Interrupted: Ctrl-C or SIGTERM; the message says how to continue.
     """
     from filelock import FileLock, Timeout
 
-    folder = flags.out if flags.out is not None else _free_folder(kind)
+    folder = flags.out if flags.out is not None else _own_folder(kind, flags.resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -136,7 +145,9 @@ def open_run(
         raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from error
     try:
         rows = folder / "rows.jsonl"
-        held = rows.exists() or (folder / "results.json").exists()
+        # A log without a row is what a run leaves that failed at once: nothing to protect.
+        begun = rows.exists() and rows.stat().st_size > 0
+        held = begun or (folder / "results.json").exists()
         if held and flags.overwrite:
             for old in (rows, folder / "results.json"):
                 old.unlink(missing_ok=True)
@@ -145,25 +156,37 @@ def open_run(
                 f"--out {folder}: holds a run already; --resume continues it, "
                 "--overwrite replaces it, or choose another folder"
             )
-        log = RowLog(rows)
+        log = RowLog(rows, keep_rows=keep_rows)
         try:
             yield Run(folder, kind, flags, dict(config), log, tuple(packages))
+        except (KeyboardInterrupt, Terminated) as error:
+            raise Interrupted(
+                f"interrupted; finished work is in {folder}; continue with: "
+                + shlex.join(_continuation(flags, folder)),
+                143 if isinstance(error, Terminated) else 130,
+            ) from error
         except OSError as error:
             raise ScalecliError(f"{folder}: {error.strerror or error}") from error
         finally:
             log.close()
     finally:
+        # The file stays: deleting it could take the lock from a run that waits for it.
         lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
 
 
-def _free_folder(kind: str) -> Path:
+def _own_folder(kind: str, resume: bool) -> Path:
     base = Path("out") / kind.replace(" ", "-")
-    number, folder = 1, base
-    while (folder / "results.json").exists() or (folder / "rows.jsonl").exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
+    last, folder = base, base
+    for number in itertools.count(2):
+        if not ((folder / "results.json").exists() or (folder / "rows.jsonl").exists()):
+            break
+        last, folder = folder, base.with_name(f"{base.name}-{number}")
+    return last if resume else folder
+
+
+def _continuation(flags: RunFlags, folder: Path) -> list[str]:
+    words = [word for word in flags.command if word not in ("--overwrite", "--resume")]
+    return [*words, *(() if flags.out else ("--out", str(folder))), "--resume"]
 
 
 def show_table(table: Table) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ app = typer.Typer(
 def sweep(config: SweepConfig, flags: RunFlags) -> None:
     """F1 and error against sample size: models × sizes × seeds, laws, theory, pictures."""
     from scalecli.cli.run import open_run
-    from scalecli.core.engine import cpu_count, run_tasks
+    from scalecli.core.engine import run_tasks
     from scalecli.spiral import panels
     from scalecli.spiral.sweep import in_order, plan
     from scalecli.spiral.sweep import sweep as compute
@@ -61,7 +61,7 @@ def sweep(config: SweepConfig, flags: RunFlags) -> None:
         if len(waiting) < len(cells):
             run.note(f"{len(cells) - len(waiting)} of {len(cells)} cells are on disk already")
         with run.progress("sweep", len(waiting)) as bar:
-            for cell, rows in compute(waiting, workers=config.workers):
+            for cell, rows in compute(waiting, engine=config):
                 run.log.append(cell.key, rows)
                 bar.advance(f"{cell.model} N={cell.n:,}")
         rows = in_order(cells, run.log.done)
@@ -80,9 +80,7 @@ def sweep(config: SweepConfig, flags: RunFlags) -> None:
             ]
             with run.progress("decision regions", len(tasks)) as bar:
                 found = {}
-                for task, panel in run_tasks(
-                    panels.compute, tasks, workers=config.workers or cpu_count()
-                ):
+                for task, panel in run_tasks(panels.compute, tasks, engine=config):
                     found[task[1:3]] = panel
                     bar.advance()
             summary["panels"] = [jsonable(found[task[1:3]]) for task in tasks]
@@ -119,7 +117,7 @@ def _report(results: Results[SweepRow]) -> tuple[list[Table], dict[str, Figure]]
     config = from_mapping(SweepConfig, results.config)
     rows = results.rows
     points = int(results.summary.get("test_rows", config.test_points))
-    fits = laws.fit_laws(rows, test_points=points, targets=(config.target_error,))
+    fits = laws.fit_laws(rows, test_points=points, targets=(_target(config, rows),))
     reference = next((m for m in ("knn1", "knn5") if m in config.models), config.models[0])
     worths = laws.prior_worths(rows, reference=reference, test_points=points)
     theory = results.summary.get("theory") or {}
@@ -144,6 +142,24 @@ def _report(results: Results[SweepRow]) -> tuple[list[Table], dict[str, Figure]]
     return shown, drawn
 
 
+def _target(config: SweepConfig, rows: Sequence[SweepRow]) -> float:
+    """The error to work out N for: what was asked, or what asks something of this problem."""
+    if config.target_error is not None:
+        return config.target_error
+    if config.data is None:
+        return 0.01
+    from scalecli.spiral import tables
+
+    cells = [
+        tables.cell(rows, model, n, value="error")
+        for model in tables.models_of(rows)
+        for n in tables.sizes_of(rows)
+    ]
+    best = min((c.value for c in cells if c is not None), default=0.0)
+    # Rounded for the header; an error of zero leaves nothing to halve.
+    return float(f"{best / 2:.1g}") or 0.01
+
+
 @app.command("plot")
 def plot(
     folder: Path = typer.Argument(help="Folder of a finished sweep.", metavar="DIR"),
@@ -155,7 +171,11 @@ def plot(
     from scalecli.spiral.rows import SweepRow
 
     results = load_results(folder, SweepRow, kind="spiral sweep")
-    tables, figures = _report(results)
+    try:
+        tables, figures = _report(results)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__} {error}".split("\n")[0]
+        raise UsageError(f"{folder}: its results cannot be drawn: {reason}") from error
     for table in tables:
         show_table(table)
     folder = folder if folder.is_dir() else folder.parent

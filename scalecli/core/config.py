@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import re
 import sys
 import types
@@ -22,6 +23,9 @@ from typing import Any, Literal, TypeVar
 from scalecli.core.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
+
+MAX_VALUES = 100_000
+"""Most values in a config file or a ``--set``."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Option:
     argument: bool = False
     """Positional on the command line."""
     repeat: bool = False
-    """Tuple given by repeating the flag instead of by commas (for texts that hold commas)."""
+    """Given by repeating the flag: a tuple of texts with commas, a mapping of KEY=VALUE."""
     low: float | None = None
     """Smallest legal value (of each element)."""
     high: float | None = None
@@ -179,8 +183,17 @@ def _yaml(text: str, *, where: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None and _expanded(node, {}) > MAX_VALUES:
+                raise UsageError(f"{where}: more than {MAX_VALUES:,} values, aliases followed")
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (
+        yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError,
+    ) as error:  # fmt: skip
         # PyYAML's own constructors raise the plain ones: `!!bool x`, `!!timestamp x`.
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -188,14 +201,22 @@ def _yaml(text: str, *, where: str) -> Any:
         raise UsageError(f"{where}: not valid YAML{place}: {problem}") from error
 
 
+def _expanded(node: Any, known: dict[int, float]) -> float:
+    """Values in a YAML node with every alias followed; infinite where one holds itself.
+
+    Counted before anything is built: a few lines of aliases of aliases can stand for billions.
+    """
+    if id(node) not in known:
+        known[id(node)] = math.inf  # met again within itself
+        parts = node.value if isinstance(node.value, list) else ()
+        flat = (p for part in parts for p in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in flat)
+    return known[id(node)]
+
+
 def _build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """Call the class on parsed values; nested dicts of given keys become nested configs."""
-    built = {
-        name: _build(field_types(cls)[name], value, prefix)
-        if dataclasses.is_dataclass(field_types(cls)[name]) and isinstance(value, dict)
-        else value
-        for name, value in values.items()
-    }
+    built = {name: _nested(field_types(cls)[name], v, prefix) for name, v in values.items()}
     fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(cls)  # type: ignore[arg-type]
     missing = [
         flag_of(f)
@@ -212,6 +233,15 @@ def _build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         raise UsageError(f"{prefix}{error}") from error
 
 
+def _nested(kind: Any, value: Any, prefix: str) -> Any:
+    """A section's or record's keys as its object, also within a tuple of records."""
+    if isinstance(value, tuple) and typing.get_origin(kind) is tuple:
+        return tuple(_nested(typing.get_args(kind)[0], item, prefix) for item in value)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _build(typing.cast(type, kind), value, prefix)
+    return value
+
+
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
@@ -224,12 +254,14 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_mapping(cls: type, mapping: object, *, where: str) -> dict[str, Any]:
     if not isinstance(mapping, Mapping):
-        raise UsageError(f"{where.rstrip(': ')}: expected keys and values, found {mapping!r}")
+        found = _shown(mapping)
+        raise UsageError(f"{where.rstrip(': ')}: expected keys and values, found {found}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     parsed: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
-            raise UsageError(f"{where}unknown key '{key}'; {did_you_mean(str(key), fields)}")
+            name = _name(key)
+            raise UsageError(f"{where}unknown key '{name}'; {did_you_mean(name, fields)}")
         parsed[key] = _parse_field(fields[key], field_types(cls)[key], value, f"{where}{key}")
     return parsed
 
@@ -252,7 +284,8 @@ def _check(info: Option, element: object, where: str) -> None:
     if info.choices is not None and isinstance(element, str):
         known = info.choices()
         if element not in known:
-            raise UsageError(f"{where}: unknown '{element}'; {did_you_mean(element, known)}")
+            name = _name(element)
+            raise UsageError(f"{where}: unknown '{name}'; {did_you_mean(name, known)}")
 
 
 def parse(kind: Any, value: object, where: str) -> Any:  # noqa: PLR0911, PLR0912
@@ -269,8 +302,9 @@ def parse(kind: Any, value: object, where: str) -> Any:  # noqa: PLR0911, PLR091
         return parse(kind, value, where)
     if origin is Literal:
         if value not in arguments:
+            name = _name(value)
             raise UsageError(
-                f"{where}: unknown {value!r}; {did_you_mean(str(value), map(str, arguments))}"
+                f"{where}: unknown '{name}'; {did_you_mean(name, map(str, arguments))}"
             )
         return value
     if origin is tuple:
@@ -281,8 +315,10 @@ def parse(kind: Any, value: object, where: str) -> Any:  # noqa: PLR0911, PLR091
             raise UsageError(f"{where}: expected {len(arguments)} values, found {len(items)}")
         return tuple(parse(a, item, where) for a, item in zip(arguments, items, strict=True))
     if origin is dict:
+        if isinstance(value, list | tuple):
+            value = dict(_pair(text, where) for text in value)
         if not isinstance(value, Mapping):
-            raise UsageError(f"{where}: expected keys and values, found {value!r}")
+            raise UsageError(f"{where}: expected keys and values, found {_shown(value)}")
         key_kind, item_kind = arguments
         return {
             parse(key_kind, k, where): parse(item_kind, v, f"{where}.{k}") for k, v in value.items()
@@ -302,8 +338,19 @@ def parse(kind: Any, value: object, where: str) -> Any:  # noqa: PLR0911, PLR091
     if kind is str:
         if value is None or isinstance(value, Mapping | list | tuple | set):
             raise UsageError(f"{where}: expected a text, found {_shown(value)}")
-        return str(value)
+        try:
+            return str(value)
+        except ValueError as error:  # a number of thousands of digits
+            raise UsageError(f"{where}: expected a text, found {_shown(value)}") from error
     raise TypeError(f"{where}: no parser for {kind}")
+
+
+def _pair(text: object, where: str) -> tuple[str, str]:
+    """One ``KEY=VALUE`` of a repeated flag."""
+    key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not equals:
+        raise UsageError(f"{where}: write KEY=VALUE, found {_shown(text)}")
+    return key, value
 
 
 def _items(value: object, where: str) -> list[object]:
@@ -332,7 +379,7 @@ def _bool(value: object, where: str) -> bool:
         return value
     if isinstance(value, str) and value.lower() in ("true", "yes", "on", "false", "no", "off"):
         return value.lower() in ("true", "yes", "on")
-    raise UsageError(f"{where}: expected true or false, found {value!r}")
+    raise UsageError(f"{where}: expected true or false, found {_shown(value)}")
 
 
 _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+))(?:[eE]([+-]?\d+))?\s*([kKMG]?)")
@@ -375,6 +422,14 @@ def _number(value: object) -> float | None:
     return number if abs(number) != float("inf") else None
 
 
+def _name(value: object) -> str:
+    """A key or name as an error may show it."""
+    return value if isinstance(value, str) and len(value) <= 60 else _shown(value)
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a deep nest
+        return f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "…'"

@@ -21,6 +21,18 @@ class UsageError(ScalecliError):
     exit_code = 2
 
 
+class Interrupted(ScalecliError):
+    """The user or the system ended the run: exit 130 after Ctrl-C, 143 after SIGTERM."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; as with KeyboardInterrupt, only the command line deals with it."""
+
+
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """A tail for an error about an unknown name: the closest known ones, or a short list.
 

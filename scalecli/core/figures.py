@@ -66,13 +66,22 @@ def save_figure(figure: Figure, path: Path, metadata: Mapping[str, str]) -> Path
     return path
 
 
-def save_image(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> Path:
-    """Write a pillow image as PNG, atomically, with its origin in the metadata."""
+def save_image(
+    image: Image.Image, path: Path, metadata: Mapping[str, str], *, compress_level: int = 4
+) -> Path:
+    """Write a pillow image as PNG, atomically, with its origin in the metadata.
+
+    Args:
+        image: what to save.
+        path: where.
+        metadata: text chunks.
+        compress_level: 0 (fast) … 9 (small).
+    """
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     for key, value in metadata.items():
         info.add_itxt(key, value)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=info, compress_level=4)
+        image.save(temporary, format="PNG", pnginfo=info, compress_level=compress_level)
     return path

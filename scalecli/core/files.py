@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -28,16 +29,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
         )
         os.close(handle)
     except OSError as error:
-        raise ScalecliError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise ScalecliError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> ScalecliError:
+    """One line about a failed write, with what to do when the disk is full."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "; free some space, then continue with --resume" if full else ""
+    return ScalecliError(f"cannot write {path}: {error.strerror or error}{advice}")
 
 
 def write_text(path: Path, text: str) -> None:

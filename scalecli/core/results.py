@@ -20,7 +20,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 from scalecli import __version__
 from scalecli.core.config import from_mapping
 from scalecli.core.errors import ScalecliError, UsageError
-from scalecli.core.files import write_text
+from scalecli.core.files import cannot_write, write_text
 
 SCHEMA = 1
 Row = TypeVar("Row")
@@ -101,8 +101,9 @@ def load_results(path: Path, row: type[Row], *, kind: str) -> Results[Row]:
     Raises:
         UsageError: there is none, it is damaged, or it belongs to another command.
     """
-    file = path / "results.json" if path.is_dir() else path
+    file = path
     try:
+        file = path / "results.json" if path.is_dir() else path
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(
@@ -139,51 +140,87 @@ class RowLog:
 
     Args:
         path: the ``rows.jsonl``; created when missing.
+        keep_rows: hold the rows in memory too; without, :attr:`done` has their keys only, and
+            :meth:`entries` reads them again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_rows: bool = True) -> None:
         self.path = path
+        self.keep_rows = keep_rows
         self.done: dict[str, list[dict[str, Any]]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._load()
-            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+            # Unbuffered: nothing is left that closing the file would try to write again.
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise ScalecliError(f"cannot write {path}: {error.strerror or error}") from error
+            raise cannot_write(path, error) from error
 
     def _load(self) -> None:
         if not self.path.exists():
             return
         good = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    entry = json.loads(line)
-                    self.done[entry["key"]] = list(entry["rows"])
-                except (ValueError, KeyError, TypeError):
-                    break
-                good += len(line)
+        for key, rows, size in _whole_lines(self.path):
+            self.done[key] = rows if self.keep_rows else []
+            good += size
         if good < self.path.stat().st_size:
             os.truncate(self.path, good)
 
     def append(self, key: str, rows: Sequence[object]) -> None:
-        """Record a finished cell and flush it to the operating system."""
+        """Record a finished cell and hand it to the operating system.
+
+        Raises:
+            ScalecliError: the disk is full, or the folder has been moved or deleted.
+        """
         plain = [jsonable(row) for row in rows]
+        line = json.dumps({"key": key, "rows": plain}, ensure_ascii=False) + "\n"
         try:
-            self._file.write(json.dumps({"key": key, "rows": plain}, ensure_ascii=False) + "\n")
-            self._file.flush()
+            if not (self.path.exists() and os.path.samefile(self.path, self._file.fileno())):
+                raise ScalecliError(
+                    f"{self.path}: moved or deleted while the run was writing it; "
+                    "put the folder back and continue with --resume, or start again"
+                )
+            self._write(line.encode(errors="backslashreplace"))
         except OSError as error:
-            raise ScalecliError(
-                f"cannot write {self.path}: {error.strerror or error}; "
-                "free some space, then continue with --resume"
-            ) from error
-        self.done[key] = plain
+            raise cannot_write(self.path, error) from error
+        self.done[key] = plain if self.keep_rows else []
+
+    def _write(self, line: bytes) -> None:
+        whole, left = os.fstat(self._file.fileno()).st_size, memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            os.truncate(self._file.fileno(), whole)
+            raise
+
+    def entries(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Every finished cell on disk, (key, rows), one at a time."""
+        for key, rows, _ in _whole_lines(self.path):
+            yield key, rows
 
     def close(self) -> None:
         """Close the file; the log can be opened again."""
         self._file.close()
+
+
+def keys_on_disk(path: Path) -> frozenset[str]:
+    """Keys of the finished cells in a ``rows.jsonl``, which another process may be writing."""
+    return frozenset(key for key, _, _ in _whole_lines(path)) if path.exists() else frozenset()
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[str, list[dict[str, Any]], int]]:
+    """Key, rows and length in bytes of every line before the first torn one."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+                key, rows = entry["key"], entry["rows"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                return
+            if not (isinstance(key, str) and isinstance(rows, list) and line.endswith(b"\n")):
+                return
+            yield key, rows, len(line)
 
 
 def cell_key(kind: str, cell: object) -> str:

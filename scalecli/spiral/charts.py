@@ -83,8 +83,6 @@ def error_curve(
     with figures.style():
         figure = Figure(figsize=(7.2, 4.8))
         axes = figure.add_subplot()
-        # Both before anything is drawn: a single point on a later log axis makes a warning.
-        axes.set_xscale("log")
         axes.set_yscale("log")
         models, sizes = models_of(rows), sizes_of(rows)
         laws = {fit.model: fit for fit in fits}
@@ -193,7 +191,8 @@ def _curve(
     if value == "f1":
         axes.fill_between(n, low, high, color=_colour(i), alpha=0.14, linewidth=0)
     else:
-        axes.vlines(n, low, high, color=_colour(i), linewidth=1.1, alpha=0.7)
+        wide = high > low  # a bar without height would leave a lone point's axis without any
+        axes.vlines(n[wide], low[wide], high[wide], color=_colour(i), linewidth=1.1, alpha=0.7)
     return float(n[-1]), float(mean[-1])
 
 

@@ -107,7 +107,8 @@ def _vote(y_QK: Labels) -> Labels:
         return y_QK[:, 0]
     classes = int(y_QK.max()) + 1
     if classes <= 2:
-        return (2 * y_QK.sum(axis=1) > y_QK.shape[1]).astype(np.int64)
+        most: Labels = (2 * y_QK.sum(axis=1) > y_QK.shape[1]).astype(np.int64)
+        return most
     votes_QC = np.stack([(y_QK == c).sum(axis=1) for c in range(classes)], axis=1)
     chosen_Q: Labels = votes_QC.argmax(axis=1)
     return chosen_Q

@@ -122,7 +122,8 @@ class Layers:
         pairs = list(pairwise(self.sizes))
         shapes = [(seeds, i, o) for i, o in pairs] + [(seeds, 1, o) for _, o in pairs]
         self.flat: Floats = np.zeros(sum(map(math.prod, shapes)), dtype=np.float32)
-        views, start = [], 0
+        views: list[Floats] = []
+        start = 0
         for shape in shapes:
             views.append(self.flat[start : start + math.prod(shape)].reshape(shape))
             start += math.prod(shape)
@@ -267,7 +268,9 @@ def loss_gradient(z_SBO: Floats, y_SB: Labels, gamma: float) -> Floats:
 def _sigmoid(z: Floats) -> Floats:
     # tanh saturates without overflow, and has a vectorised kernel.
     half: NDArray[np.float32] = np.tanh(z * np.float32(0.5))
-    return np.float32(0.5) * half + np.float32(0.5)
+    half *= np.float32(0.5)
+    half += np.float32(0.5)
+    return half
 
 
 def _row_means(h_SBH: Floats) -> Floats:
