@@ -6,64 +6,83 @@ Zhou, Khosla, Lapedriza, Oliva, Torralba, "Learning Deep Features for Discrimina
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from scalecli.core.errors import UsageError
+from scalecli.localize.gradcam import gradcam_at
+from scalecli.localize.timm_tower import LAST, TimmTower
 
 
-def class_maps(features: Tensor, weight: Tensor) -> Tensor:
-    """Maps [B, P, h, w] of features [B, C, h, w] under classifier vectors [P, C]."""
-    return torch.einsum("bchw,pc->bphw", features.float(), weight.float())
+def cam(tower: TimmTower, image: Tensor, text: Tensor, *, layer: str = LAST) -> Tensor:
+    """CAM: what each position adds to the network's score of each text.
 
-
-def cam(model: nn.Module, image: Tensor, classes: Tensor) -> Tensor:
-    """CAM of a timm CNN classifier with global average pooling and one linear layer.
+    It is exact where the mean over positions of what each says alone *is* what the network says:
+    average pooling before linear layers.
 
     Args:
-        model: a timm classifier in evaluation mode.
+        tower: the network.
         image: [B, 3, height, width].
-        classes: class indices [P].
+        text: [P, E].
+        layer: at an earlier one, its generalisation is taken: signed Grad-CAM, times the number
+            of positions.
 
     Returns:
-        [B, P, h, w], float32, signed; the bias is left out.
+        [B, P, h, w], float32, signed. Its mean is the inner product of image and text.
 
     Raises:
-        UsageError: the head is not average pooling and one linear layer.
+        UsageError: the head is another.
     """
-    with torch.no_grad():
-        features, linear = gap_head(model, image)
-        return class_maps(features, linear.weight[classes])
+    if layer != LAST:
+        maps = gradcam_at(tower, image, text, layer=layer, relu=False)
+        return maps * (maps.shape[-1] * maps.shape[-2])
+    if not tower.additive:
+        raise UsageError(
+            "cam needs average pooling before linear layers, which "
+            f"{type(tower.trunk).__name__} has not; use gradcam"
+        )
+    alone = tower.alone(tower.features(image), tower.grid(image))
+    return torch.einsum("bhwe,pe->bphw", alone.float(), text.float())
 
 
-def gap_head(model: Any, image: Tensor) -> tuple[Tensor, nn.Linear]:
-    """Last features [B, C, h, w] and the linear layer applied to their spatial mean.
+def multiscale_cam(
+    tower: TimmTower,
+    image: Tensor,
+    text: Tensor,
+    *,
+    layer: str = LAST,
+    scales: tuple[float, ...] = (1.0, 2.0),
+) -> Tensor:
+    """CAM averaged over image sizes: sure of what it sees at one, fine at another.
 
-    Whether that *is* the head is tested on the features themselves, so a network with a hidden
-    layer, a norm or another pooling is refused rather than drawn wrongly.
+    Args:
+        tower: the network.
+        image: [B, 3, height, width].
+        text: [P, E].
+        layer: as for :func:`cam`.
+        scales: factors of the image's size, each rounded to the grid.
+
+    Returns:
+        [B, P, h, w] on the finest of the grids, float32, signed.
 
     Raises:
-        UsageError: it is not.
+        UsageError: as :func:`cam`; a scale that is not positive.
     """
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
-    name = type(model).__name__
-    refusal = f"cam needs average pooling and one linear layer, which {name} has not; use gradcam"
-    if not hasattr(model, "forward_features") or not hasattr(model, "get_classifier"):
-        raise UsageError(f"{name} is not a timm classifier; use gradcam with one of its layers")
-    linear = model.get_classifier()
-    features = model.forward_features(image)
-    if not isinstance(linear, nn.Linear) or not isinstance(features, Tensor):
-        raise UsageError(refusal)
-    if features.ndim != 4 or features.shape[1] != linear.in_features:
-        raise UsageError(refusal)
-    with torch.no_grad():
-        own = model.forward_head(features)
-        ours = F.linear(features.mean(dim=(2, 3)), linear.weight, linear.bias)
-        tolerance = 1e-3 if features.dtype == torch.float32 else 5e-2
-        if not torch.allclose(own, ours, rtol=tolerance, atol=tolerance * float(own.abs().max())):
-            raise UsageError(refusal)
-    return features, linear
+    if not scales or min(scales) <= 0:
+        raise UsageError("scales: give at least one, all greater than 0")
+    maps = [cam(tower, _scaled(tower, image, scale), text, layer=layer) for scale in scales]
+    finest = max((m.shape[-2:] for m in maps), key=lambda grid: grid[0] * grid[1])
+    resized = [F.interpolate(m, size=finest, mode="bilinear", align_corners=False) for m in maps]
+    return torch.stack(resized).mean(dim=0)
+
+
+def _scaled(tower: TimmTower, image: Tensor, scale: float) -> Tensor:
+    sides = zip(image.shape[-2:], tower.patch, strict=True)
+    height, width = (max(1, round(side * scale / patch)) * patch for side, patch in sides)
+    if (height, width) == tuple(image.shape[-2:]):
+        return image
+    resized = F.interpolate(
+        image.float(), size=(height, width), mode="bicubic", antialias=True, align_corners=False
+    )
+    return resized.to(image.dtype)

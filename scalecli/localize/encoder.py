@@ -7,7 +7,8 @@ the network taken apart, and a table of the methods that apply to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,14 +35,25 @@ class Subject(Protocol):
     def scores(self, image: Tensor, text: Tensor) -> Tensor:
         """Image-level scores [B, P] of texts [P, E], float32: the model's own decision."""
 
-    def stages(
-        self, method: str, image: Tensor, text: Tensor, **options: Any
-    ) -> list[tuple[str, Tensor]]:
-        """The method read off at every block or stage: (name, maps [B, P, gh, gw]) in order.
+    @property
+    def layers(self) -> Sequence[str]:
+        """Names of its blocks or stages, in the order in which an image passes them."""
 
-        Raises:
-            UsageError: the method cannot be followed through the layers; which can.
+    def prefixes(self) -> Iterator[Subject]:
+        """The network ended after each of :attr:`layers`, sharing all weights.
+
+        Empty where the layers have no common space, as in a CNN.
         """
+
+
+def one_pass(subject: Subject, image: Tensor) -> AbstractContextManager[None]:
+    """Within it, methods asked about this very tensor share a pass, where the subject can.
+
+    See :meth:`scalecli.localize.vit.Tower.shared`.
+    """
+    shared: Callable[[Tensor], AbstractContextManager[None]] | None
+    shared = getattr(subject, "shared", None)
+    return nullcontext() if shared is None else shared(image)
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,12 @@ class Encoder:
     """Whether text vectors are normalised (CLIP) or classifier vectors kept as they are (CNN)."""
     logit_scale: float = 1.0
     """What the model multiplies scores by before a softmax."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how it was loaded, a line each."""
+    cuts: Callable[[str], bool] = lambda _sentence: False
+    """Whether the text model reads only the beginning of a sentence."""
+    common: tuple[str, ...] | None = None
+    """Words to measure a prompt against, where the model does not know everyday nouns."""
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 
@@ -99,12 +117,40 @@ class Encoder:
             UsageError: the method does not apply to this encoder (the message names those that
                 do), or it has no such option.
         """
+        chosen = self._chosen(method, text, options)
+        return chosen(self.subject, image.to(self.device, self.dtype), text, **options)
+
+    def stages(
+        self, method: str, image: Tensor, text: Tensor, **options: Any
+    ) -> list[tuple[str, Tensor]]:
+        """The method read off at every block or stage: (name, maps [B, P, gh, gw]) in order.
+
+        Raises:
+            UsageError: as :meth:`maps`, and for a method that cannot be followed through the
+                layers (the message names those that can).
+        """
+        from scalecli.localize.through_layers import can_follow, follow
+
+        chosen = self._chosen(method, text, options)
+        if not can_follow(self.subject, chosen):
+            able = ", ".join(n for n, m in self.methods.items() if can_follow(self.subject, m))
+            raise UsageError(
+                f"method '{method}' cannot be followed through the layers of {self.name}; "
+                f"these can: {able}"
+            )
+        return follow(self.subject, chosen, image.to(self.device, self.dtype), text, options)
+
+    def _chosen(self, method: str, text: Tensor, options: dict[str, Any]) -> Method:
+        """The method, once its options are checked and what they need of texts is added."""
         chosen = self.method(method)
         unknown = [name for name in options if name not in chosen.options]
         if unknown:
             takes = ", ".join(chosen.options) or "none"
             raise UsageError(f"method '{method}' has no option '{unknown[0]}'; it takes: {takes}")
-        return chosen(self.subject, image.to(self.device, self.dtype), text, **options)
+        surgery = options.get("surgery", chosen.defaults.get("surgery"))
+        if surgery == "empty" or (surgery == "auto" and len(text) == 1):
+            options.setdefault("empty", self.text([""])[0])
+        return chosen
 
     def method(self, name: str) -> Method:
         """The method of this name.
@@ -115,8 +161,20 @@ class Encoder:
         if name not in self.methods:
             known = ", ".join(self.methods)
             near = did_you_mean(name, self.methods)
-            raise UsageError(f"method '{name}' does not apply to {self.name}; {near}; all: {known}")
+            if name == "proxyclip":
+                near = "name its second encoder, for example --proxy vit_base_patch8_224.dino"
+            # Where no name is near, did_you_mean lists them all itself.
+            every = "" if near.startswith("known: ") else f"; all: {known}"
+            raise UsageError(f"method '{name}' does not apply to {self.name}; {near}{every}")
         return self.methods[name]
+
+    def shared(self, image: Tensor) -> AbstractContextManager[None]:
+        """Within this context methods share one pass of this very image, where they can.
+
+        Args:
+            image: on the encoder's device, of its dtype; a copy of it would not be known again.
+        """
+        return one_pass(self.subject, image)
 
     def scores(self, image: Tensor, text: Tensor) -> Tensor:
         """Image-level scores [B, P], float32."""

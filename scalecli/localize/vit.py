@@ -8,7 +8,10 @@ written for sequence-first tokens silently attends over the batch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +40,29 @@ class Step(NamedTuple):
     heads: Heads
 
 
+class _Replay:
+    """The steps of one image: taken from ``source`` when first asked for, then remembered."""
+
+    def __init__(self, image: Tensor, source: Iterator[Step]) -> None:
+        self.image = image
+        self.source = source
+        self.seen: list[Step] = []
+
+    def __iter__(self) -> Iterator[Step]:
+        index = 0
+        while index < len(self.seen) or self._advance():
+            yield self.seen[index]
+            index += 1
+
+    def _advance(self) -> bool:
+        # Without a graph: who needs gradients starts one at the step it reads.
+        with torch.no_grad():
+            step = next(self.source, None)
+        if step is not None:
+            self.seen.append(step)
+        return step is not None
+
+
 class Tower:
     """The image tower of an open_clip model whose ``visual`` is a native ``VisionTransformer``.
 
@@ -53,6 +79,7 @@ class Tower:
         self.blocks: list[Any] = list(visual.transformer.resblocks)
         self.patch: tuple[int, int] = tuple(visual.conv1.kernel_size)
         self.trained_grid: tuple[int, int] = tuple(visual.grid_size)
+        self._replay: _Replay | None = None
 
     def grid(self, image: Tensor) -> tuple[int, int]:
         """Patches (gh, gw) of an image batch [B, 3, height, width].
@@ -67,16 +94,7 @@ class Tower:
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Positional embeddings [1 + gh·gw, D] on any grid: bicubic, antialias, exact size."""
-        learned: Tensor = self.visual.positional_embedding
-        if grid == self.trained_grid:
-            return learned
-        cls, patches = learned[:1], learned[1:]
-        gh, gw = self.trained_grid
-        image = patches.float().reshape(1, gh, gw, -1).permute(0, 3, 1, 2)
-        resized = F.interpolate(
-            image, size=grid, mode="bicubic", antialias=True, align_corners=False
-        )
-        return torch.cat([cls, resized.flatten(2)[0].T.to(learned.dtype)])
+        return resample_positions(self.visual.positional_embedding, self.trained_grid, grid)
 
     def embed(self, image: Tensor) -> Tensor:
         """Tokens [B, T, D] entering the first block, from an image [B, 3, height, width]."""
@@ -97,21 +115,48 @@ class Tower:
         """
         normed = _tensor(block.ln_1(x)) if normed is None else normed
         joint = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
-        q, k, v = (_split(part, block.attn.num_heads) for part in joint.chunk(3, dim=-1))
+        q, k, v = (split_heads(part, block.attn.num_heads) for part in joint.chunk(3, dim=-1))
         return Step(block, x, normed, Heads(q, k, v))
 
     def out(self, block: Any, values: Tensor) -> Tensor:
         """Attended values [B, H, T, d] through ``out_proj`` and layer scale: [B, T, D]."""
         return _tensor(block.ls_1(block.attn.out_proj(values.transpose(1, 2).flatten(2))))
 
-    def leave(self, step: Step) -> Tensor:
-        """The ordinary block: attention, residual, MLP; the stream [B, T, D] for the next."""
+    def leave(self, step: Step, values: Tensor | None = None) -> Tensor:
+        """The block's attention, residual and MLP: the stream [B, T, D] for the next block.
+
+        Args:
+            step: the block, entered.
+            values: attended values [B, H, T, d] in place of those of its own attention.
+        """
         block = step.block
-        x = step.x + self.out(block, F.scaled_dot_product_attention(*step.heads))
+        if values is None:
+            values = F.scaled_dot_product_attention(*step.heads)
+        x = step.x + self.out(block, values)
         return _tensor(x + block.ls_2(block.mlp(block.ln_2(x))))
+
+    @contextmanager
+    def shared(self, image: Tensor) -> Iterator[None]:
+        """Within this context the blocks of ``image`` are computed once, whoever asks.
+
+        Only for this very tensor: another one, equal or not, is computed as ever. Holds about
+        five streams [B, T, D] per block until the context ends.
+        """
+        before = self._replay
+        if before is None or before.image is not image:
+            self._replay = _Replay(image, self._walk(image))
+        try:
+            yield
+        finally:
+            self._replay = before
 
     def steps(self, image: Tensor) -> Iterator[Step]:
         """Every block in order on the ordinary stream; a block is left only when asked on."""
+        if self._replay is not None and self._replay.image is image:
+            return islice(self._replay, len(self.blocks))
+        return self._walk(image)
+
+    def _walk(self, image: Tensor) -> Iterator[Step]:
         x = self.embed(image)
         for index, block in enumerate(self.blocks):
             step = self.enter(block, x)
@@ -145,15 +190,51 @@ class Tower:
         Returns:
             [B, P, gh, gw], float32; the class token is dropped.
         """
-        patches = F.normalize(self.project(tokens)[:, 1:].float(), dim=-1)
-        similar = F.normalize(text.float(), dim=-1) @ patches.transpose(1, 2)
+        return self.patch_cosines(tokens[:, 1:], text, grid)
+
+    def patch_cosines(self, patches: Tensor, text: Tensor, grid: tuple[int, int]) -> Tensor:
+        """:meth:`cosines` of ``patches`` [B, gh·gw, D] that come without a class token."""
+        joint = F.normalize(self.project(patches).float(), dim=-1)
+        similar = F.normalize(text.float(), dim=-1) @ joint.transpose(1, 2)
         return similar.reshape(*similar.shape[:2], *grid)
+
+    def scores(self, image: Tensor, text: Tensor) -> Tensor:
+        """Cosines [B, P] of whole images with texts [P, E], float32."""
+        pooled = F.normalize(self.pooled(self.tokens(image)).float(), dim=-1)
+        return pooled @ F.normalize(text.float(), dim=-1).T
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """``block 1`` and so on."""
+        return tuple(f"block {i + 1}" for i in range(len(self.blocks)))
+
+    def prefixes(self) -> Iterator[Tower]:
+        """The tower ended after each block, with all its weights shared."""
+        for count in range(1, len(self.blocks) + 1):
+            part = copy.copy(self)
+            part.blocks = self.blocks[:count]
+            yield part
 
     def _to_joint(self, x: Tensor) -> Tensor:
         return x if self.visual.proj is None else _tensor(x @ self.visual.proj)
 
 
-def _split(x: Tensor, heads: int) -> Tensor:
+def resample_positions(
+    learned: Tensor, trained_grid: tuple[int, int], grid: tuple[int, int]
+) -> Tensor:
+    """Learned positions [1 + gh·gw, D] on another grid: bicubic, antialias, exact size.
+
+    The first row, which belongs to no patch, is kept.
+    """
+    if grid == trained_grid:
+        return learned
+    first, patches = learned[:1], learned[1:]
+    image = patches.float().reshape(1, *trained_grid, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(image, size=grid, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([first, resized.flatten(2)[0].T.to(learned.dtype)])
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, T, D] → [B, H, T, d]."""
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 

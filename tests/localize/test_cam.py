@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalecli.core.errors import UsageError
-from scalecli.localize.cam import cam, gap_head
+from scalecli.localize.cam import cam, multiscale_cam
 from scalecli.localize.gradcam import gradcam, gradcam_vit
+from scalecli.localize.methods import CNN_METHODS
+from scalecli.localize.timm_tower import TimmTower
 from scalecli.localize.vit import Tower
 
 Picture = Callable[..., Tensor]
@@ -32,34 +34,58 @@ def score(model: Any) -> Callable[[Tensor], Tensor]:
     return lambda image: model(image)[:, CLASSES]
 
 
+def classes(model: Any) -> tuple[TimmTower, Tensor]:
+    return TimmTower(model, pre_logits=True, unit=False), model.get_classifier().weight[CLASSES]
+
+
 def test_gradcam_is_cam_up_to_a_constant(cnn: Any, picture: Picture) -> None:
     image = picture(64, 96)
     ours = gradcam(score(cnn), cnn.layer4, image, relu=False)
-    expected = cam(cnn, image, CLASSES)
+    tower, rows = classes(cnn)
+    expected = CNN_METHODS["cam"](tower, image, rows)
     assert ours.shape == expected.shape == (2, 3, 2, 3)
     # d mean / d f(x, y) = 1 / (h w)
     torch.testing.assert_close(ours * 6, expected, rtol=1e-4, atol=1e-6)
     assert torch.equal(gradcam(score(cnn), cnn.layer4, image), ours.relu())
+    # CAM at an earlier layer is Grad-CAM on the same scale; at the last they are one.
+    signed = CNN_METHODS["cam"](tower, image, rows, layer="layer4")
+    torch.testing.assert_close(signed, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_cam_averages_to_the_logit(cnn: Any, picture: Picture) -> None:
     image = picture(64, 96)
+    tower, rows = classes(cnn)
     with torch.no_grad():
         logits = cnn(image)[:, CLASSES] - cnn.fc.bias[CLASSES]
-    torch.testing.assert_close(
-        cam(cnn, image, CLASSES).mean(dim=(2, 3)), logits, rtol=1e-4, atol=1e-6
-    )
+        maps = cam(tower, image, rows)
+        torch.testing.assert_close(maps.mean(dim=(2, 3)), logits, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(tower.scores(image, rows), logits, rtol=1e-4, atol=1e-6)
+        # Every position alone through the head: the same numbers by another way.
+        alone = tower.patch_scores(image, rows)
+    torch.testing.assert_close(alone, maps, rtol=1e-4, atol=1e-6)
+
+
+def test_multiscale_cam_is_the_mean_of_cams(cnn: Any, picture: Picture) -> None:
+    image = picture(64, 96)
+    tower, rows = classes(cnn)
+    with torch.no_grad():
+        one = multiscale_cam(tower, image, rows, scales=(1.0,))
+        assert torch.equal(one, cam(tower, image, rows))
+        both = multiscale_cam(tower, image, rows, scales=(1.0, 2.0))
+        fine = multiscale_cam(tower, image, rows, scales=(2.0,))
+    assert both.shape == fine.shape == (2, 3, 4, 6)
+    coarse = F.interpolate(one, size=(4, 6), mode="bilinear")
+    torch.testing.assert_close(both, (coarse + fine) / 2)
+    with pytest.raises(UsageError, match="greater than 0"):
+        multiscale_cam(tower, image, rows, scales=(0.0,))
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224"])
 def test_cam_refuses_other_heads(name: str, picture: Picture) -> None:
+    tower, rows = classes(classifier(name))
+    assert not tower.additive
     with pytest.raises(UsageError, match="use gradcam"):
-        cam(classifier(name), picture(224, 224, batch=1), CLASSES)
-
-
-def test_cam_refuses_what_is_no_timm_classifier(picture: Picture) -> None:
-    with pytest.raises(UsageError, match="not a timm classifier"):
-        gap_head(nn.Conv2d(3, 4, 1).eval(), picture())
+        cam(tower, picture(224, 224, batch=1), rows)
 
 
 @pytest.mark.parametrize(

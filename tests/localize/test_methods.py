@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from scalecli.core.errors import UsageError
-from scalecli.localize.methods import METHODS
+from scalecli.localize.methods import VIT_METHODS
 from scalecli.localize.methods.attention import anchors
-from scalecli.localize.methods.clip_surgery import feature_surgery
 from scalecli.localize.methods.gem import gem_tokens
-from scalecli.localize.methods.self_self import affinity, inverse_temperature
+from scalecli.localize.methods.self_self import attend, inverse_temperature
+from scalecli.localize.methods.surgery import feature_surgery
 from scalecli.localize.vit import Tower
 from tests.localize.conftest import HEAD, JOINT, WIDTH, small_clip
 from tests.localize.test_vit import resized
 
 Picture = Callable[..., Tensor]
-names = pytest.mark.parametrize("name", list(METHODS))
+names = pytest.mark.parametrize("name", list(VIT_METHODS))
 grids = pytest.mark.parametrize("sides", [(32, 32), (32, 48), (56, 40)], ids=str)
 
 
@@ -73,7 +73,7 @@ def test_gem_is_its_authors_equations(
 ) -> None:
     model = small_clip(**vision)
     image = picture(*sides)
-    ours = METHODS["gem"](Tower(model.visual), image, text, iterations=iterations)
+    ours = VIT_METHODS["gem"](Tower(model.visual), image, text, iterations=iterations)
     other = resized(model, *sides, **vision)
     with torch.no_grad():
         literal = torch.stack([gem_literal(other, one, iterations=iterations) for one in image])
@@ -87,7 +87,10 @@ def test_gem_attention_is_neither_identity_nor_uniform(tower: Tower, picture: Pi
     # Code for sequence-first tokens attends over the batch of one: the identity.
     with torch.no_grad():
         step = tower.last(picture(batch=1))
-        attention = affinity(step.heads.v, inverse_temperature(step))
+        # Attending to the identity gives the attention itself.
+        v = step.heads.v
+        eye = torch.eye(v.shape[2]).expand(*v.shape[:2], -1, -1)
+        attention = attend(v, eye, inverse_temperature(step))
     tokens = attention.shape[-1]
     assert attention.shape == (1, WIDTH // HEAD, 17, 17)
     own = attention.diagonal(dim1=-2, dim2=-1)
@@ -112,7 +115,7 @@ def test_blocks_the_tower_has_not_are_refused(
     tower: Tower, picture: Picture, text: Tensor, name: str, blocks: int
 ) -> None:
     with pytest.raises(UsageError, match="outside 1…8"):
-        METHODS[name](tower, picture(), text, blocks=blocks)
+        VIT_METHODS[name](tower, picture(), text, blocks=blocks)
 
 
 @names
@@ -120,29 +123,29 @@ def test_blocks_the_tower_has_not_are_refused(
 def test_shape_and_range(
     tower: Tower, picture: Picture, text: Tensor, name: str, sides: tuple[int, int]
 ) -> None:
-    scores = METHODS[name](tower, picture(*sides), text)
+    scores = VIT_METHODS[name](tower, picture(*sides), text)
     assert scores.shape == (2, 3, sides[0] // 8, sides[1] // 8)
     assert scores.dtype == torch.float32
     assert not scores.requires_grad
     assert bool(scores.isfinite().all())
-    if METHODS[name].cosine:
+    if VIT_METHODS[name].cosine:
         assert float(scores.abs().max()) <= 1 + 1e-6
 
 
 @names
 def test_batched_equals_single(tower: Tower, picture: Picture, text: Tensor, name: str) -> None:
     image = picture(32, 48)
-    together = METHODS[name](tower, image, text)
-    apart = torch.cat([METHODS[name](tower, one[None], text) for one in image])
+    together = VIT_METHODS[name](tower, image, text)
+    apart = torch.cat([VIT_METHODS[name](tower, one[None], text) for one in image])
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "clip-surgery"])
+@pytest.mark.parametrize("name", [n for n in VIT_METHODS if n not in ("clip-surgery", "resclip")])
 def test_prompts_do_not_touch_each_other(
     tower: Tower, picture: Picture, text: Tensor, name: str
 ) -> None:
-    together = METHODS[name](tower, picture(), text)
-    apart = torch.cat([METHODS[name](tower, picture(), one[None]) for one in text], dim=1)
+    together = VIT_METHODS[name](tower, picture(), text)
+    apart = torch.cat([VIT_METHODS[name](tower, picture(), one[None]) for one in text], dim=1)
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
@@ -151,7 +154,7 @@ def test_model_is_left_as_it_was(
     model: Any, tower: Tower, picture: Picture, text: Tensor, name: str
 ) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    METHODS[name](tower, picture(), text)
+    VIT_METHODS[name](tower, picture(), text)
     after = model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert all(p.grad is None and p.requires_grad for p in model.visual.parameters())
@@ -170,7 +173,7 @@ def test_maskclip_is_the_last_value_alone(
         weight, bias = last.attn.in_proj_weight[2 * WIDTH :], last.attn.in_proj_bias[2 * WIDTH :]
         value = last.attn.out_proj(last.ln_1(x) @ weight.T + bias)
         expected = unit(text) @ unit(visual.ln_post(value) @ visual.proj)[:, 1:].transpose(1, 2)
-    ours = METHODS["maskclip"](tower, picture(), text).flatten(2)
+    ours = VIT_METHODS["maskclip"](tower, picture(), text).flatten(2)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -178,14 +181,14 @@ def test_query_key_row_is_torchs_own_attention(
     model: Any, tower: Tower, picture: Picture, text: Tensor
 ) -> None:
     visual = model.visual
-    chosen = anchors(METHODS["patch-text"](tower, picture(), text))
+    chosen = anchors(VIT_METHODS["patch-text"](tower, picture(), text))
     with torch.no_grad():
         x = visual._embeds(picture())
         for block in visual.transformer.resblocks[:-1]:
             x = block(x)
         normed = visual.transformer.resblocks[-1].ln_1(x)
         _, weights = visual.transformer.resblocks[-1].attn(normed, normed, normed)
-    ours = METHODS["attention-qk"](tower, picture(), text).flatten(2)
+    ours = VIT_METHODS["attention-qk"](tower, picture(), text).flatten(2)
     for b in range(2):
         for p in range(3):
             row = weights[b, 1 + chosen[b, p], 1:]
@@ -193,10 +196,10 @@ def test_query_key_row_is_torchs_own_attention(
 
 
 def test_masked_anchor_and_log_scale(tower: Tower, picture: Picture, text: Tensor) -> None:
-    vv = METHODS["attention-vv"]
+    vv = VIT_METHODS["attention-vv"]
     plain = vv(tower, picture(), text).flatten(2)
     masked = vv(tower, picture(), text, mask_anchor=True).flatten(2)
-    chosen = anchors(METHODS["patch-text"](tower, picture(), text))[..., None]
+    chosen = anchors(VIT_METHODS["patch-text"](tower, picture(), text))[..., None]
     others = plain.scatter(-1, chosen, -1).amax(dim=-1)
     assert torch.equal(masked.gather(-1, chosen)[..., 0], others)
     assert int((masked != plain).sum(dim=-1).max()) <= 1
@@ -221,7 +224,7 @@ def test_feature_surgery_is_the_authors_channelwise_one(text: Tensor) -> None:
 
 
 def test_clip_surgery_of_one_prompt(tower: Tower, picture: Picture, text: Tensor) -> None:
-    surgery = METHODS["clip-surgery"]
+    surgery = VIT_METHODS["clip-surgery"]
     one = surgery(tower, picture(), text[:1])
     assert float(one.std()) > 0
     less = surgery(tower, picture(), text[:1], empty=text[1])
@@ -229,6 +232,8 @@ def test_clip_surgery_of_one_prompt(tower: Tower, picture: Picture, text: Tensor
 
 
 def test_table_names_the_options_of_each_method() -> None:
-    assert METHODS["gem"].options == ("blocks", "iterations", "temperature")
-    assert METHODS["attention-vv"].options == ("mask_anchor", "log")
-    assert METHODS["patch-text"].options == ()
+    assert VIT_METHODS["gem"].options == ("blocks", "iterations", "temperature", "surgery", "empty")
+    assert VIT_METHODS["attention-vv"].options == ("mask_anchor", "log")
+    assert VIT_METHODS["patch-text"].defaults == {"surgery": "none", "empty": None}
+    assert VIT_METHODS["clip-surgery"].defaults["surgery"] == "auto"
+    assert VIT_METHODS["gradcam"].options == ("block", "relu")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from scalecli.localize.methods.last_block import last_block
 from scalecli.localize.vit import Tower
 
 
 def maskclip(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
     """Cosines [B, P, gh, gw] of an image [B, 3, height, width] with texts [P, E]."""
-    step = tower.last(image)
-    return tower.cosines(tower.out(step.block, step.heads.v), text, tower.grid(image))
+    return last_block(tower, image, text, lambda step, _grid: step.heads.v)
