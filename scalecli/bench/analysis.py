@@ -29,6 +29,8 @@ class Row:
     status: Status
     reason: str
     config: dict[str, Any]
+    after: str = ""
+    """The rung this one builds on; empty is the baseline."""
     samples_per_s: float | None = None
     """Median over repeats."""
     samples_per_s_low: float | None = None
@@ -44,12 +46,17 @@ class Row:
     """Median step time, ms."""
     step_ms_p99: float | None = None
     compile_s: float | None = None
-    """Longest compilation over the repeats (cold, unless a cache was warm before)."""
+    """Median over repeats that began with an empty compile cache."""
     compile_cached_s: float | None = None
-    """Shortest compilation over the repeats."""
+    """Median over repeats that found their graphs in it; None where nothing can be cached."""
     compilations: int | None = None
+    """Graphs compiled until the end of the timed block."""
     executions: int | None = None
+    """Graphs executed within the timed block."""
     input_wait_share: float | None = None
+    """Share of the timed block spent waiting for input."""
+    transfer_ms: float | None = None
+    """Host-to-device transfer per step, ms."""
     tflops: float | None = None
     """Achieved TFLOP/s of all processes."""
     mfu: float | None = None
@@ -58,6 +65,12 @@ class Row:
     usd_per_million: float | None = None
     """USD per million samples."""
     final_loss: float | None = None
+    world_size: int = 1
+    """Processes that really took part."""
+    scaling_efficiency: float | None = None
+    """Samples/s per process over those of the same setting on fewer processes."""
+    largest_batch: int | None = None
+    """After running out of memory: the largest batch that fits, if it was looked for."""
     precision: str = ""
     warning: str = ""
     outliers: tuple[int, ...] = ()
@@ -142,7 +155,25 @@ def analyse(
             row = _with_speedup(row, _measured(rung, outcomes), base, rung is ladder.baseline, rng)
             row = _with_mfu(row, good, flops_per_sample)
         rows.append(row)
-    return tuple(rows)
+    return tuple(_with_efficiency(row, rows) for row in rows)
+
+
+def _with_efficiency(row: Row, rows: Sequence[Row]) -> Row:
+    """Compare with the same setting on the fewest processes."""
+    alike = [
+        other
+        for other in rows
+        if other.samples_per_s and {**other.config, "nproc": 0} == {**row.config, "nproc": 0}
+    ]
+    fewest = min(alike, key=lambda other: other.world_size, default=row)
+    if not row.samples_per_s or not fewest.samples_per_s or fewest.world_size == row.world_size:
+        return row
+    own, reference = row.samples_per_s / row.world_size, fewest.samples_per_s / fewest.world_size
+    return replace(row, scaling_efficiency=own / reference)
+
+
+def _steps(answer: Answer, rung: Rung) -> int:
+    return len(answer.step_ms) * rung.config.batches_per_execution
 
 
 def _measured(rung: Rung, outcomes: Sequence[Outcome]) -> list[float]:
@@ -161,6 +192,7 @@ def _row(
         status="skipped",
         reason="not run",
         config=to_dict(rung.config),
+        after=rung.after or "",
         article_samples_per_s=rung.article_samples_per_s,
         article_speedup=rung.article_speedup,
         article_says=rung.article_says,
@@ -184,11 +216,13 @@ def _row(
         samples_per_s_high=interval.high if several else None,
         step_ms=float(np.median(steps)) if steps else None,
         step_ms_p99=float(np.quantile(steps, 0.99)) if steps else None,
-        compile_s=max(_known(a.compile_s for a in good), default=None),
-        compile_cached_s=min(_known(a.compile_s for a in good), default=None),
+        compile_s=_median(_known(a.compile_s for a in good if a.cold)),
+        compile_cached_s=_median(_known(a.compile_s for a in good if not a.cold)),
         compilations=good[0].compilations,
         executions=good[0].executions,
         input_wait_share=_median(_known(a.input_wait_share for a in good)),
+        transfer_ms=_median([1e3 * a.transfer_s / _steps(a, rung) for a in good if a.transfer_s]),
+        world_size=good[0].world_size,
         peak_memory_mb=max(_known(a.peak_memory_mb for a in good), default=None),
         usd_per_million=usd_per_million(interval.value, usd_per_hour),
         final_loss=good[0].final_loss,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scalecli.bench.config import BenchConfig
 from scalecli.bench.models import build
+from scalecli.core.errors import UsageError
 
 
 def train_flops(bench: BenchConfig) -> int:
@@ -12,7 +13,7 @@ def train_flops(bench: BenchConfig) -> int:
     Counted on the meta device with fused attention off: the counter misses part of fused SDPA.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or it cannot take such images.
     """
     import torch
     from timm.layers import set_fused_attn, use_fused_attn
@@ -29,6 +30,8 @@ def train_flops(bench: BenchConfig) -> int:
             images = torch.empty(2, 3, size, size)
         with FlopCounterMode(display=False) as counter:
             model(images).sum().backward()
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--model {bench.model} --image-size {size}: {error}") from error
     finally:
         set_fused_attn(bool(fused))
     return int(counter.get_total_flops()) // 2

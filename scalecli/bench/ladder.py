@@ -43,6 +43,9 @@ class Ladder:
         return self.rungs[0]
 
 
+KEYS = ("title", "extends", "rungs")
+
+
 def load(name: str | Path) -> Ladder:
     """A shipped ladder by name (``article``, ``aws``) or a file's.
 
@@ -57,19 +60,22 @@ def load(name: str | Path) -> Ladder:
 
 
 def parse(data: Mapping[str, Any], *, name: str, where: str) -> Ladder:
-    """A ladder from ``{title, rungs: [...]}``.
+    """A ladder from ``{title, extends, rungs: [...]}``; its rungs follow those it extends.
 
     Raises:
         UsageError: an unknown key, or a value out of range.
     """
     for key in data:
-        if key not in ("title", "rungs"):
-            known = did_you_mean(str(key), ("title", "rungs"))
-            raise UsageError(f"{where}: unknown key '{key}'; {known}")
+        if key not in KEYS:
+            raise UsageError(f"{where}: unknown key '{key}'; {did_you_mean(str(key), KEYS)}")
     entries = data.get("rungs")
     if not isinstance(entries, list) or not entries:
         raise UsageError(f"{where}: `rungs` must list at least one rung")
     rungs: dict[str, Rung] = {}
+    if (extended := data.get("extends")) is not None:
+        if extended == name:
+            raise UsageError(f"{where}: extends itself")
+        rungs = {rung.name: rung for rung in load(str(extended)).rungs}
     for number, entry in enumerate(entries, 1):
         rung = _rung(entry, rungs, f"{where}: rung {number}")
         rungs[rung.name] = rung

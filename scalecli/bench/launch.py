@@ -9,19 +9,31 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scalecli.bench.config import BenchConfig, RungConfig, check
+from scalecli.bench.config import BenchConfig, RungConfig, check, on_cpu
 from scalecli.bench.ladder import Rung
 from scalecli.bench.records import Answer, Request, read_answer
 from scalecli.bench.routes.base import Route
 from scalecli.bench.worker import is_out_of_memory
 from scalecli.core.errors import UsageError
+from scalecli.core.files import slug
 
-Command = Callable[[Path, Path, RungConfig], Sequence[str]]
-"""The command line of a worker from its request, its answer and its rung."""
+Command = Callable[[Path, Path, Request], Sequence[str]]
+"""The command line of a worker from the files of its request and its answer."""
+
+QUICK_COMPILE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+"""Under the tiny preset, for XLA's CPU compiler: ten unrolled steps in a third of the time."""
+
+GRACE_S = 5.0
+"""Seconds between SIGTERM and SIGKILL: torchrun's children have sessions of their own, and only
+torchrun can end them."""
+
+
+OUT_OF_MEMORY = "out of memory"
+"""How the reason of a rung begins that found no memory."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +45,29 @@ class Outcome:
     answer: Answer
 
 
-def worker_command(request: Path, answer: Path, rung: RungConfig) -> list[str]:
+def worker_command(asked: Path, answered: Path, request: Request) -> list[str]:
     """A fresh interpreter, through torchrun for several processes."""
     command = [sys.executable, "-m"]
-    if rung.nproc > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={rung.nproc}", "-m"]
-    return [*command, "scalecli.bench.worker", str(request), str(answer)]
+    bench, nproc = request.bench, request.rung.nproc
+    if nproc * bench.nnodes > 1:
+        command += ["torch.distributed.run", f"--nproc-per-node={nproc}"]
+        if bench.nnodes > 1:
+            command += [
+                f"--nnodes={bench.nnodes}",
+                "--rdzv-backend=c10d",
+                f"--rdzv-endpoint={bench.rdzv_endpoint}",
+            ]
+        else:
+            command += ["--standalone"]
+        command += ["-m"]
+    return [*command, "scalecli.bench.worker", str(asked), str(answered)]
+
+
+def environment(route: Route, rung: RungConfig, bench: BenchConfig) -> dict[str, str]:
+    """Every variable set for a worker, its compile cache aside."""
+    quick = bench.preset == "tiny" and bench.device == "xla" and on_cpu("xla")
+    derived = QUICK_COMPILE if quick and "XLA_FLAGS" not in os.environ else {}
+    return {**derived, **route.environment(rung, bench.device)}
 
 
 def order(rungs: Sequence[Rung], repeats: int, rng: random.Random) -> list[tuple[Rung, int]]:
@@ -56,6 +85,8 @@ def run_all(
     route: Route,
     bench: BenchConfig,
     *,
+    known: Mapping[tuple[str, int], Answer] | None = None,
+    caches: Path | None = None,
     command: Command = worker_command,
 ) -> Iterator[Outcome]:
     """Yield every outcome as it is known; unsupported rungs first, without a process.
@@ -64,6 +95,8 @@ def run_all(
         rungs: unique by name.
         route: from :func:`scalecli.bench.routes.choose`.
         bench: settled by :func:`scalecli.bench.config.with_preset`.
+        known: answers of an earlier run by (rung, repeat); they are not measured again.
+        caches: where each rung keeps its compiled graphs between repeats.
         command: how to start a worker.
 
     Raises:
@@ -81,30 +114,39 @@ def run_all(
     yield from unsupported
     hopeless: dict[str, str] = {}
     for rung, repeat in order(runnable, bench.repeats, random.Random(bench.seed)):
-        if rung.name in hopeless:
-            reason = f"an earlier repeat: {hopeless[rung.name]}"
-            yield Outcome(rung.name, repeat, Answer("skipped", reason))
-            continue
-        answer = run_one(rung.config, route, bench, command=command)
+        found = (known or {}).get((rung.name, repeat))
+        if found is None and rung.name in hopeless:
+            found = Answer("skipped", f"an earlier repeat: {hopeless[rung.name]}")
+        if found is None:
+            cache = caches / slug(rung.name) if caches else None
+            found = run_one(rung.config, route, bench, cache=cache, command=command)
         # Neither of these gets better by waiting for it once more.
-        if answer.status == "failed" and answer.reason.startswith(("timed out", "out of memory")):
-            hopeless[rung.name] = answer.reason
-        yield Outcome(rung.name, repeat, answer)
+        if found.status == "failed" and found.reason.startswith(("timed out", OUT_OF_MEMORY)):
+            hopeless[rung.name] = found.reason
+        yield Outcome(rung.name, repeat, found)
 
 
 def run_one(
-    rung: RungConfig, route: Route, bench: BenchConfig, *, command: Command = worker_command
+    rung: RungConfig,
+    route: Route,
+    bench: BenchConfig,
+    *,
+    cache: Path | None = None,
+    command: Command = worker_command,
 ) -> Answer:
     """Run a rung in a fresh process and classify how it ended."""
     request = Request(route.name, bench.device, bench, rung)
+    kept = route.cache(cache, bench.device) if cache else {}
+    cold = not kept or cache is None or not cache.exists() or not any(cache.iterdir())
+    variables = {**kept, **environment(route, rung, bench)}
     with tempfile.TemporaryDirectory(prefix="scalecli-bench-") as name:
         folder = Path(name)
         asked, answered, log = folder / "request.json", folder / "answer.json", folder / "log"
         asked.write_text(request.to_json(), encoding="utf-8")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command(asked, answered, rung),
-                env={**os.environ, **route.environment(rung, bench.device)},
+                command(asked, answered, request),
+                env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -117,7 +159,8 @@ def run_one(
             finally:
                 _end_group(process)
         said = log.read_text(encoding="utf-8", errors="replace")
-        return classify(code, answered, said, timeout=bench.timeout)
+        answer = classify(code, answered, said, timeout=bench.timeout)
+        return replace(answer, cold=cold, environment=variables)
 
 
 def classify(code: int | None, answered: Path, said: str, *, timeout: float) -> Answer:
@@ -139,7 +182,7 @@ def classify(code: int | None, answered: Path, said: str, *, timeout: float) -> 
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = lines[-1][:300] if lines else "it said nothing"
     if is_out_of_memory(said):
-        reason = f"out of memory: {last}"
+        reason = f"{OUT_OF_MEMORY}: {last}"
     elif code == -signal.SIGKILL:
         reason = "killed by signal 9, most likely for memory"
     elif code < 0:
@@ -151,6 +194,8 @@ def classify(code: int | None, answered: Path, said: str, *, timeout: float) -> 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End the worker and whatever it started (loader processes, torchrun's children)."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 PRICES_AS_OF = "2026"
 """The year of the prices below."""
@@ -57,7 +59,19 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
     found = [peak for part, peak in PEAKS.items() if part in name]
     if not found:
         return None
-    if "fp8" in precision:
-        return found[0].fp8
     half = any(sign in precision.lower() for sign in ("bfloat16", "bf16", "fp16"))
-    return found[0].bf16 if half else found[0].fp32
+    figure = found[0].bf16 if half else found[0].fp32
+    if "fp8" in precision:
+        figure = found[0].fp8
+    # A logical core of Trainium2 and later may hold several physical ones.
+    grouped = re.search(r"\(lnc (\d+)\)", name)
+    return figure if figure is None or grouped is None else figure * int(grouped[1])
+
+
+def instance_type(root: Path = Path("/")) -> str | None:
+    """The EC2 instance type, from the firmware's product name; None elsewhere."""
+    try:
+        name = (root / "sys/devices/virtual/dmi/id/product_name").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return name.strip() if re.fullmatch(r"[a-z0-9-]+\.[a-z0-9]+", name.strip()) else None

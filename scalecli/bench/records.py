@@ -33,6 +33,18 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """One execution of the warm-up."""
+
+    steps: int
+    """Steps in it."""
+    ms: float
+    """Wall time per step, ms."""
+    compilations: int
+    """Graphs compiled meanwhile."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """What one process measured, or why it did not."""
 
@@ -43,11 +55,13 @@ class Answer:
     samples_per_s: float | None = None
     """Samples over the wall time of the timed block, all processes together."""
     step_ms: tuple[float, ...] = ()
-    """Milliseconds per step, one value per execution window."""
-    warmup_steps: int = 0
-    """Steps until compilation had stopped."""
+    """Milliseconds per step, one value per execution."""
+    warmup: tuple[Execution, ...] = ()
+    """What came before, execution by execution, until compilation had stopped."""
     compile_s: float | None = None
     """Seconds spent compiling, None where nothing is compiled."""
+    cold: bool = True
+    """Whether the compile cache held nothing when the process began (or there is none)."""
     compilations: int | None = None
     """Graphs compiled in all."""
     executions: int | None = None

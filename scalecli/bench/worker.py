@@ -6,20 +6,20 @@ read theirs at import. The answer goes into a file, whatever libraries print on 
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import json
 import math
 import os
-import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalecli.bench.config import RungConfig
-from scalecli.bench.records import Answer, Request, read_request
+from scalecli.bench.config import BenchConfig, RungConfig
+from scalecli.bench.records import Answer, Execution, Request, read_request
 from scalecli.bench.routes import ROUTES
 from scalecli.bench.routes.base import Route
 from scalecli.bench.windows import ends_window
@@ -86,30 +86,36 @@ class Training:
         self.route.step(self.optimizer)
         self.loss = loss.detach()
 
-    def warm_up(self, most: int) -> tuple[Any, list[float]]:
+    def warm_up(self, most: int, agree: Callable[[bool], bool]) -> tuple[Any, list[Execution]]:
         """Train until two whole executions compiled nothing; never fewer than 2N + 1 steps.
 
+        Args:
+            most: steps after which to give up.
+            agree: whether all processes say yes.
+
         Returns:
-            The next batch, at the start of an execution, and the seconds of each execution.
+            The next batch, at the start of an execution, and the executions so far.
         """
         n = self.rung.batches_per_execution
-        seconds: list[float] = []
-        compiled, flat = -1, 0
-        started = time.perf_counter()
+        done: list[Execution] = []
+        flat, compiled = 0, self.route.counters().compilations
+        steps, started = 0, time.perf_counter()
         while True:
             batch, end = self.next()
-            steps = self.call - 1
             if end and steps:
                 self.route.sync()
-                seconds.append(time.perf_counter() - started)
-                started = time.perf_counter()
                 now = self.route.counters().compilations
-                compiled, flat = now, flat + 1 if now == compiled else 0
-                if steps >= 2 * n + 1 and flat >= 2:
-                    return batch, seconds
-                if steps >= most:
-                    raise RuntimeError(f"compilation had not stopped after {steps} steps")
+                seconds = time.perf_counter() - started
+                done.append(Execution(steps, 1e3 * seconds / steps, now - compiled))
+                flat = flat + 1 if now == compiled else 0
+                compiled, total = now, self.call - 1
+                if agree(total >= 2 * n + 1 and flat >= 2):
+                    return batch, done
+                if total >= most:
+                    raise RuntimeError(f"compilation had not stopped after {total} steps")
+                steps, started = 0, time.perf_counter()
             self.step(batch)
+            steps += 1
 
     def timed(self, batch: Any, steps: int) -> tuple[float, list[float]]:
         """Wall seconds of ``steps`` steps (whole executions), and seconds of each execution.
@@ -141,16 +147,15 @@ def run(request: Request) -> Answer:
         return Answer("failed", "NEURON_EXTRACT_GRAPHS_ONLY is set: stubs run, nothing to time")
     route, rung, bench = ROUTES[request.route], request.rung, request.bench
     device = route.device(request.device)
-    world = _join(route, device)
-    training = _prepare(route, request, device, world)
+    world = _join(device)
+    training = prepare(request, device, world)
 
-    batch, warm_s = training.warm_up(bench.max_warmup)
-    warmup_steps = training.call - 1
+    batch, warmup = training.warm_up(bench.max_warmup, _agreement(device, world))
     before = route.counters()
+    n = rung.batches_per_execution
+    steps = -(-_steps(bench, warmup, device, world) // n) * n
     if world > 1:
         torch.distributed.barrier()
-    n = rung.batches_per_execution
-    steps = -(-bench.steps // n) * n
     wall_s, windows_s = training.timed(batch, steps)
     after = route.counters()
 
@@ -161,8 +166,8 @@ def run(request: Request) -> Answer:
         "ok",
         samples_per_s=world * rung.batch_size * steps / wall_s,
         step_ms=tuple(1e3 * s / n for s in windows_s),
-        warmup_steps=warmup_steps,
-        compile_s=_compile_s(rung, after.compile_s, warm_s, windows_s),
+        warmup=tuple(warmup),
+        compile_s=_compile_s(rung, after.compile_s, warmup, wall_s / steps),
         compilations=after.compilations,
         executions=_difference(after.executions, before.executions),
         transfer_s=_difference(after.transfer_s, before.transfer_s),
@@ -173,14 +178,13 @@ def run(request: Request) -> Answer:
         precision=route.precision(rung),
         device_name=route.device_name(device),
         versions=versions(*route.packages),
-        environment=route.environment(rung, request.device),
     )
     if not math.isfinite(loss):
         return replace(answer, status="failed", reason=f"the loss became {loss}", final_loss=None)
     return answer
 
 
-def _join(route: Route, device: torch.device) -> int:
+def _join(device: torch.device) -> int:
     """Join the process group when started by torchrun; the number of processes."""
     import torch
 
@@ -195,13 +199,48 @@ def _join(route: Route, device: torch.device) -> int:
     return world
 
 
-def _prepare(route: Route, request: Request, device: torch.device, world: int) -> Training:
+def _agreement(device: torch.device, world: int) -> Callable[[bool], bool]:
+    """Whether all processes say yes: one that stopped alone would leave the others waiting.
+
+    XLA's processes record the same graphs, so they decide alike without asking each other (which
+    would compile one graph more).
+    """
+    if world == 1 or device.type == "xla":
+        return bool
+    import torch
+
+    def agree(mine: bool) -> bool:
+        votes = torch.tensor(int(mine), device=device)
+        torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MIN)
+        return bool(votes.item())
+
+    return agree
+
+
+def _steps(
+    bench: BenchConfig, warmup: Sequence[Execution], device: torch.device, world: int
+) -> int:
+    """Steps to time: as given, or as many as the last warm-up execution says fill the seconds."""
+    if bench.seconds is None:
+        return bench.steps
+    steps = max(1, round(1e3 * bench.seconds / warmup[-1].ms))
+    if world > 1:
+        import torch
+
+        shared = torch.tensor(steps, device=device)
+        torch.distributed.broadcast(shared, 0)
+        steps = int(shared.item())
+    return steps
+
+
+def prepare(request: Request, device: torch.device, world: int = 1) -> Training:
+    """Model, optimiser and loader on ``device``, of one among ``world`` processes."""
     import torch
 
     from scalecli.bench.data import batches
     from scalecli.bench.models import build
 
-    bench, rung = request.bench, request.rung
+    route, bench, rung = ROUTES[request.route], request.bench, request.rung
     torch.manual_seed(bench.seed)
     model: Any = build(bench).train().to(device)
     if route.weights_bf16(rung):
@@ -232,12 +271,12 @@ def _resident(route: Route, rung: RungConfig, batch: Any, device: torch.device) 
 
 
 def _compile_s(
-    rung: RungConfig, counted: float | None, warm_s: Sequence[float], steady_s: Sequence[float]
+    rung: RungConfig, counted: float | None, warmup: Sequence[Execution], steady_s: float
 ) -> float | None:
-    """Seconds of compilation: counted, or what the first calls took beyond a steady one."""
+    """Seconds of compilation: counted, or what compiling executions took beyond steady ones."""
     if counted is not None or rung.compile is None:
         return counted
-    return max(0.0, sum(warm_s) - len(warm_s) * statistics.median(steady_s))
+    return sum(max(0.0, e.steps * (e.ms / 1e3 - steady_s)) for e in warmup if e.compilations)
 
 
 def _wait_share(training: Training, steps: int, wall_s: float) -> float | None:
@@ -251,16 +290,29 @@ def _difference(after: Any, before: Any) -> Any:
     return None if after is None or before is None else after - before
 
 
+def _limit(bench: BenchConfig) -> None:
+    """End by ourselves when the launcher cannot end us, and stay within the memory given."""
+    faulthandler.dump_traceback_later(bench.timeout + 10, exit=True)
+    if bench.memory_limit_mb is not None:
+        import resource
+
+        most = bench.memory_limit_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Answer the request in the first file with the second."""
     request_path, answer_path = map(Path, arguments)
     try:
-        answer = run(read_request(request_path))
+        request = read_request(request_path)
+        _limit(request.bench)
+        answer = run(request)
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         kind = "out of memory: " if is_out_of_memory(text) else ""
         answer = Answer("failed", kind + text[:500])
-    if int(os.environ.get("RANK", "0")) == 0:
+    # The first process of every machine: each machine's launcher reads its own file.
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         write_text(answer_path, json.dumps(jsonable(answer)))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -87,9 +87,22 @@ def test_contradicting_settings_are_refused(values: dict[str, object]) -> None:
 def test_an_execution_must_fit_the_steps() -> None:
     with pytest.raises(UsageError, match="above --steps"):
         check(BenchConfig(steps=5), RungConfig(batches_per_execution=10))
+    check(BenchConfig(steps=5, seconds=1), RungConfig(batches_per_execution=10))
+    with pytest.raises(UsageError, match="--max-warmup"):
+        check(BenchConfig(max_warmup=20), RungConfig(batches_per_execution=10))
 
 
 def test_presets_yield_to_given_values() -> None:
     assert with_preset(BenchConfig(), "cpu").preset == "tiny"
     article = with_preset(BenchConfig(image_size=32), "neuron")
     assert (article.model, article.image_size) == ("vit_base_patch16_224", 32)
+    # The depth of the tiny preset is its own model's.
+    assert with_preset(BenchConfig(), "cpu").depth == 1
+    assert with_preset(BenchConfig(model="resnet18"), "cpu").depth is None
+
+
+def test_xla_on_the_host_is_a_small_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PJRT_DEVICE", raising=False)
+    assert with_preset(BenchConfig(), "xla").preset == "tiny"
+    monkeypatch.setenv("PJRT_DEVICE", "TPU")
+    assert with_preset(BenchConfig(), "xla").preset == "article"

@@ -9,16 +9,24 @@ import pytest
 
 from scalecli.bench.config import BenchConfig, RungConfig, with_preset
 from scalecli.bench.ladder import Rung
-from scalecli.bench.launch import Command, order, run_all, run_one
-from scalecli.bench.records import Answer
+from scalecli.bench.launch import (
+    QUICK_COMPILE,
+    Command,
+    environment,
+    order,
+    run_all,
+    run_one,
+    worker_command,
+)
+from scalecli.bench.records import Answer, Request
 from scalecli.bench.routes import ROUTES
 
 OK = 'open(sys.argv[2], "w").write(\'{"status": "ok", "samples_per_s": 5.0, "step_ms": [1, 2]}\')'
 
 
 def fake(code: str) -> Command:
-    def command(request: Path, answer: Path, rung: RungConfig) -> Sequence[str]:
-        return [sys.executable, "-c", f"import sys, os, time; {code}", str(request), str(answer)]
+    def command(asked: Path, answered: Path, request: Request) -> Sequence[str]:
+        return [sys.executable, "-c", f"import sys, os, time; {code}", str(asked), str(answered)]
 
     return command
 
@@ -87,6 +95,56 @@ def test_the_environment_is_set_before_python_starts() -> None:
     code = f"assert os.environ['PLANTED'] == '7'; {OK}"
     rung = RungConfig(env={"PLANTED": "7"})
     assert run_one(rung, ROUTES["plain"], bench(), command=fake(code)).status == "ok"
+
+
+def test_known_answers_are_not_measured_again(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'a').write('x'); {OK}"
+    known = {("a", 0): Answer("ok", samples_per_s=9.0)}
+    found = list(
+        run_all([Rung("a")], ROUTES["plain"], bench(repeats=2), known=known, command=fake(code))
+    )
+    assert [o.answer.samples_per_s for o in found] == [9.0, 5.0]
+    assert ran.read_text() == "x"
+
+
+def test_the_first_process_finds_an_empty_compile_cache(tmp_path: Path) -> None:
+    code = f"c = os.environ['TORCHINDUCTOR_CACHE_DIR']; os.makedirs(c + '/graph', exist_ok=1); {OK}"
+    found = run_all(
+        [Rung("a b")], ROUTES["plain"], bench(repeats=3), caches=tmp_path, command=fake(code)
+    )
+    assert [o.answer.cold for o in found] == [True, False, False]
+    assert (tmp_path / "a-b" / "graph").is_dir()
+
+
+def test_torchrun_starts_several_processes_and_machines() -> None:
+    asked, answered = Path("q"), Path("a")
+
+    def command(rung: RungConfig, shared: BenchConfig) -> list[str]:
+        return worker_command(asked, answered, Request("plain", "cpu", shared, rung))[2:]
+
+    worker = ["scalecli.bench.worker", "q", "a"]
+    assert command(RungConfig(), BenchConfig()) == worker
+    torchrun = "torch.distributed.run"
+    assert command(RungConfig(nproc=2), BenchConfig()) == [
+        torchrun, "--nproc-per-node=2", "--standalone", "-m", *worker,
+    ]  # fmt: skip
+    far = BenchConfig(nnodes=2, rdzv_endpoint="host:29400")
+    assert command(RungConfig(nproc=4), far) == [
+        torchrun, "--nproc-per-node=4", "--nnodes=2", "--rdzv-backend=c10d",
+        "--rdzv-endpoint=host:29400", "-m", *worker,
+    ]  # fmt: skip
+
+
+def test_the_tiny_preset_compiles_quickly_on_xla_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PJRT_DEVICE", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    tiny = with_preset(BenchConfig(preset="tiny"), "xla")
+    article = with_preset(BenchConfig(preset="article"), "xla")
+    assert environment(ROUTES["xla"], RungConfig(), tiny).items() >= QUICK_COMPILE.items()
+    assert "XLA_FLAGS" not in environment(ROUTES["xla"], RungConfig(), article)
+    own = RungConfig(env={"XLA_FLAGS": "mine"})
+    assert environment(ROUTES["xla"], own, tiny)["XLA_FLAGS"] == "mine"
 
 
 def test_order_is_random_within_rounds() -> None:

@@ -2,27 +2,57 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scalecli.bench.config import RungConfig
+from scalecli.bench.peaks import instance_type, peak_tflops
 from scalecli.bench.routes import BY_DEVICE, ROUTES, choose
 from scalecli.bench.routes.base import Probe, release
-from scalecli.bench.routes.neuron import ARCHITECTURE, is_placeholder, parse_neuron_ls
+from scalecli.bench.routes.neuron import (
+    ARCHITECTURE,
+    find_device,
+    is_placeholder,
+    parse_neuron_ls,
+)
 from scalecli.core.errors import UsageError
 
+# Fields as in AWS's "Neuron LS User Guide", `neuron-ls -j`: an Inferentia2 of two cores, and a
+# Trainium2 whose eight physical cores make four logical ones.
 LISTED = json.dumps(
     [
         {
             "neuron_device": 0,
-            "bdf": "00:1f.0",
+            "bdf": "0000:00:1f.0",
+            "cpu_affinity": "0-3",
+            "numa_node": "-1",
             "connected_to": None,
             "nc_count": 2,
-            "logical_neuroncore_config": 1,
             "memory_size": 34359738368,
-            "neuron_processes": [{"pid": 4711, "command": "python train.py"}],
+            "neuroncore_ids": [0, 1],
+            "neuron_processes": [
+                {"pid": 4711, "command": "python train.py", "neuron_runtime_version": "2.0.0"}
+            ],
         }
+    ]
+)
+GROUPED = json.dumps(
+    [
+        {
+            "neuron_device": index,
+            "bdf": "cc:00.0",
+            "cpu_affinity": "48-95,144-191",
+            "numa_node": "1",
+            "connected_to": [12, 3, 4, 1],
+            "nc_count": 4,
+            "logical_neuroncore_config": 2,
+            "memory_size": 103079215104,
+            "neuroncore_ids": [4 * index + i for i in range(4)],
+            "neuron_processes": [],
+        }
+        for index in range(2)
     ]
 )
 
@@ -48,7 +78,34 @@ def test_neuron_ls_output() -> None:
     (device,) = parse_neuron_ls(LISTED)
     assert (device.index, device.cores, device.memory_bytes) == (0, 2, 32 * 2**30)
     assert device.busy_pids == (4711,)
-    assert parse_neuron_ls(json.dumps({"neuron_devices": json.loads(LISTED)})) == (device,)
+    assert device.logical_core_config == 1
+    assert [d.logical_core_config for d in parse_neuron_ls(GROUPED)] == [2, 2]
+    assert parse_neuron_ls("[]") == ()
+
+
+def test_neuron_ls_is_found_off_the_path_and_names_grouped_cores(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "neuron0").touch()
+    (tmp_path / ARCHITECTURE).mkdir(parents=True)
+    (tmp_path / ARCHITECTURE / "device_name").write_text("Trainium2\n")
+
+    def output(command: Sequence[str]) -> str | None:
+        return GROUPED if command[0] == "/opt/aws/neuron/bin/neuron-ls" else None
+
+    name, _ = find_device(Probe(tmp_path, lambda _: None, output))
+    assert name == "Trainium2, 8 cores (LNC 2)"
+    assert peak_tflops(name, "bfloat16 weights") == pytest.approx(2 * 667 / 8)
+    assert peak_tflops("Trainium2, 8 cores", "bfloat16 weights") == pytest.approx(667 / 8)
+
+
+def test_the_instance_type_is_read_from_the_firmware(tmp_path: Path) -> None:
+    assert instance_type(tmp_path) is None
+    place = tmp_path / "sys/devices/virtual/dmi/id"
+    place.mkdir(parents=True)
+    (place / "product_name").write_text("inf2.xlarge\n")
+    assert instance_type(tmp_path) == "inf2.xlarge"
+    (place / "product_name").write_text("Standard PC (i440FX + PIIX, 1996)\n")
+    assert instance_type(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "3", "[3]", '[{"neuron_device": 0}]'])
@@ -159,6 +216,40 @@ def test_refusals(route: str, rung: RungConfig, says: str, monkeypatch: pytest.M
     assert reason is not None
     assert says in reason
     assert ROUTES[route].unsupported(RungConfig(), "cpu") is None
+
+
+def test_asking_a_compiler_to_cast_nothing_is_no_setting() -> None:
+    rung = RungConfig(amp=True, auto_cast="none")
+    assert ROUTES["plain"].unsupported(rung, "cpu") is None
+    assert ROUTES["xla"].unsupported(rung, "xla") is None
+
+
+def test_what_remains_without_foreign_settings() -> None:
+    rung = RungConfig(bf16=True, batches_per_execution=10, optlevel="3", num_workers=2)
+    assert ROUTES["plain"].without_foreign(rung) == RungConfig(bf16=True, num_workers=2)
+    assert ROUTES["xla"].without_foreign(rung) == replace(rung, optlevel=None)
+    assert ROUTES["neuron"].without_foreign(rung) == rung
+
+
+def test_inductor_needs_a_compiler_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    reason = ROUTES["plain"].unsupported(RungConfig(compile="inductor"), "cpu")
+    assert reason is not None
+    assert "C++ compiler" in reason
+    assert ROUTES["plain"].unsupported(RungConfig(compile="inductor"), "cuda") is None
+
+
+def test_compile_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PJRT_DEVICE", raising=False)
+    assert ROUTES["xla"].cache(tmp_path, "xla") == {}  # its CPU client cannot read it back
+    monkeypatch.setenv("PJRT_DEVICE", "TPU")
+    found = {name: list(route.cache(tmp_path, "")) for name, route in ROUTES.items()}
+    assert found == {
+        "native-neuron": ["NEURON_COMPILE_CACHE_URL"],
+        "neuron": ["NEURON_COMPILE_CACHE_URL"],
+        "xla": ["XLA_PERSISTENT_CACHE_PATH"],
+        "plain": ["TORCHINDUCTOR_CACHE_DIR"],
+    }
 
 
 def test_the_launcher_side_imports_no_torch() -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from scalecli.bench.config import RungConfig
-from scalecli.bench.routes.base import Detection, Probe, given_names
-from scalecli.bench.routes.neuron import INDEX, cc_flags, find_device, torch_neuronx
-from scalecli.bench.routes.plain import XLA_ONLY, Plain
+from scalecli.bench.routes.base import XLA_ONLY, Detection, Probe
+from scalecli.bench.routes.neuron import (
+    INDEX,
+    cc_flags,
+    compile_cache,
+    find_device,
+    torch_neuronx,
+)
+from scalecli.bench.routes.plain import Plain
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +26,9 @@ class NativeNeuron(Plain):
 
     name = "native-neuron"
     packages: tuple[str, ...] = ("torch", "timm", "torch-neuronx", "neuronx-cc")
+    foreign: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "native TorchNeuron has no equivalent": XLA_ONLY
+    }
 
     def detect(self, device: str, probe: Probe) -> Detection:
         """A device node and a torch-neuronx that registers the device."""
@@ -32,10 +43,8 @@ class NativeNeuron(Plain):
             )
         return Detection(True, f"{name}; {package}")
 
-    def unsupported(self, rung: RungConfig, device: str) -> str | None:
-        """It has no batches per execution, and one compile backend."""
-        if names := given_names(rung, XLA_ONLY):
-            return f"{names}: native TorchNeuron has no equivalent"
+    def refuses(self, rung: RungConfig, device: str) -> str | None:
+        """One compile backend."""
         if rung.compile not in (None, "neuron"):
             return f"--compile {rung.compile}: not a backend of TorchNeuron; use neuron"
         return None
@@ -44,6 +53,10 @@ class NativeNeuron(Plain):
         """NEURON_CC_FLAGS."""
         flags = cc_flags(rung)
         return ({"NEURON_CC_FLAGS": flags} if flags else {}) | rung.env
+
+    def cache(self, folder: Path, device: str) -> dict[str, str]:
+        """The Neuron compile cache."""
+        return compile_cache(folder)
 
     def device(self, device: str) -> torch.device:
         """Importing torch_neuronx registers the device."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from scalecli.bench.config import RungConfig
 from scalecli.bench.routes.base import Detection, Probe, release
@@ -36,14 +38,13 @@ class NeuronDevice:
 def parse_neuron_ls(text: str) -> tuple[NeuronDevice, ...]:
     """Devices from the output of ``neuron-ls -j``.
 
-    Older tools print the list alone, newer ones may put it under ``neuron_devices``.
+    A list of devices, as AWS's "Neuron LS User Guide" documents it; ``nc_count`` counts logical
+    cores where ``logical_neuroncore_config`` (Trainium2 and later) groups physical ones.
 
     Raises:
         ValueError: the text is something else.
     """
     data: Any = json.loads(text)
-    if isinstance(data, dict):
-        data = data.get("neuron_devices")
     if not isinstance(data, list):
         raise ValueError("neuron-ls -j: expected a list of devices")
     try:
@@ -87,19 +88,34 @@ def find_device(probe: Probe) -> tuple[str | None, str]:
             names.append((probe.root / ARCHITECTURE / entry).read_text(encoding="utf-8").strip())
         except OSError:
             continue
-    listed = probe.output(["neuron-ls", "-j"])
-    try:
-        cores = sum(d.cores for d in parse_neuron_ls(listed)) if listed else 0
-    except ValueError:
-        cores = 0
     name = ", ".join(n for n in names if n) or "Neuron device"
-    return (f"{name}, {cores} cores" if cores else name), ""
+    try:
+        devices = parse_neuron_ls(_listed(probe))
+    except ValueError:
+        return name, ""
+    groups = max((d.logical_core_config for d in devices), default=1)
+    logical = f" (LNC {groups})" if groups > 1 else ""
+    return f"{name}, {sum(d.cores for d in devices)} cores{logical}", ""
+
+
+def _listed(probe: Probe) -> str:
+    """Output of neuron-ls, which login shells alone have on their PATH."""
+    for command in ("neuron-ls", "/opt/aws/neuron/bin/neuron-ls"):
+        if listed := probe.output([command, "-j"]):
+            return listed
+    return ""
+
+
+def compile_cache(folder: Path) -> dict[str, str]:
+    """Where neuronx-cc keeps compiled graphs."""
+    return {"NEURON_COMPILE_CACHE_URL": str(folder)}
 
 
 class Neuron(Xla):
     """neuronx-cc behind lazy tensors; its flags and the runtime's variables."""
 
     name = "neuron"
+    foreign: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     packages: tuple[str, ...] = (*Xla.packages, "torch-neuronx", "neuronx-cc", "libneuronxla")
 
     def detect(self, device: str, probe: Probe) -> Detection:
@@ -117,7 +133,7 @@ class Neuron(Xla):
     def _pjrt(self) -> str:
         return "NEURON"
 
-    def unsupported(self, rung: RungConfig, device: str) -> str | None:
+    def refuses(self, rung: RungConfig, device: str) -> str | None:
         """What neuronx-cc does not offer."""
         if rung.compile == "openxla":
             return "--compile openxla: not supported by Neuron"
@@ -136,6 +152,10 @@ class Neuron(Xla):
         if "NEURON_RT_NUM_CORES" not in rung.env and "NEURON_RT_VISIBLE_CORES" not in os.environ:
             derived.setdefault("NEURON_RT_NUM_CORES", str(rung.nproc))
         return derived
+
+    def cache(self, folder: Path, device: str) -> dict[str, str]:
+        """The Neuron compile cache."""
+        return compile_cache(folder)
 
     def precision(self, rung: RungConfig) -> str:
         """The compiler's casts come on top of torch's."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from scalecli.bench.config import RungConfig
 from scalecli.bench.routes.base import (
@@ -13,8 +13,8 @@ from scalecli.bench.routes.base import (
     Counters,
     Detection,
     Probe,
+    Route,
     cpu_name,
-    given_names,
     host_peak_mb,
     release,
 )
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 INSTALL = "pip install torch==2.9.0 torchvision==0.24.0 torch-xla==2.9.0"
 
 
-class Xla:
+class Xla(Route):
     """Lazy tensors: steps are recorded, and executed when the loader ends a window."""
 
     name = "xla"
     packages: tuple[str, ...] = ("torch", "timm", "torch-xla")
-    compilers: tuple[str, ...] = ("openxla",)
+    foreign: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "an option of neuronx-cc, not applicable to torch-xla on other devices": NEURON_ONLY
+    }
 
     def detect(self, device: str, probe: Probe) -> Detection:
         """A torch-xla that fits the installed torch; checked by version, for speed."""
@@ -44,11 +46,9 @@ class Xla:
     def _pjrt(self) -> str:
         return os.environ.get("PJRT_DEVICE", "CPU")
 
-    def unsupported(self, rung: RungConfig, device: str) -> str | None:
-        """Options of neuronx-cc, and other compilers' backends."""
-        if names := given_names(rung, NEURON_ONLY):
-            return f"{names}: an option of neuronx-cc, not applicable to {self._pjrt()}"
-        if rung.compile not in (None, *self.compilers):
+    def refuses(self, rung: RungConfig, device: str) -> str | None:
+        """Other compilers' backends, and several processes on CPU."""
+        if rung.compile not in (None, "openxla"):
             return f"--compile {rung.compile}: not a backend of torch-xla; use openxla"
         if rung.nproc > 1 and self._pjrt() == "CPU":
             return "--nproc: on torch-xla CPU every process has a world of its own (size 1)"
@@ -61,11 +61,13 @@ class Xla:
             derived["XLA_USE_BF16"] = "1"
         return derived | rung.env
 
+    def cache(self, folder: Path, device: str) -> dict[str, str]:
+        """XLA's persistent cache; its CPU client cannot read back what it has written."""
+        return {} if self._pjrt() == "CPU" else {"XLA_PERSISTENT_CACHE_PATH": str(folder)}
+
     def precision(self, rung: RungConfig) -> str:
         """How the requested precision is reached."""
-        if rung.bf16:
-            return "XLA_USE_BF16=1"
-        return "autocast('xla') bfloat16" if rung.amp else "float32"
+        return "XLA_USE_BF16=1" if rung.bf16 else super().precision(rung)
 
     def device(self, device: str) -> torch.device:
         """The XLA device of this process."""
@@ -77,16 +79,6 @@ class Xla:
     def weights_bf16(self, rung: RungConfig) -> bool:
         """XLA_USE_BF16 casts below torch."""
         return False
-
-    def autocast(
-        self, rung: RungConfig, device: torch.device
-    ) -> contextlib.AbstractContextManager[Any]:
-        """Autocast named after xla: only that one casts XLA's matmuls."""
-        import torch
-
-        if rung.amp:
-            return torch.autocast("xla", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def loader(
         self, batches: Iterable[Any], device: torch.device, rung: RungConfig
