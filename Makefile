@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow bench lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,14 +20,23 @@ $(VENV)/.ready: pyproject.toml
 	@echo "Setting up $(VENV): takes a few minutes and several GB, once."
 	@"$(PYTHON)" -m venv "$(VENV)"
 	@case "$$(uname -s)-$$(uname -m)" in \
-	    Linux-x86_64) extras=xla,offline,tune,dev ;; \
-	    *) extras=offline,tune,dev ;; \
+	    Linux-x86_64) extras=xla,offline,tune,ray,dev ;; \
+	    *) extras=offline,tune,ray,dev ;; \
 	esac; \
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable ".[$$extras]"
 	@touch "$@"
 
-demo: $(VENV)/.ready  ## Run the study at small sizes and name what it wrote
+# Two photographs that come with scikit-learn.
+PHOTOS = $(BIN)/python -c 'import sklearn; print(sklearn.__path__[0] + "/datasets/images")'
+
+demo: $(VENV)/.ready  ## Run every command on what is embedded and name what it wrote
 	$(BIN)/scalecli spiral sweep --config spiral/demo --out out/demo/spiral --overwrite
+	photos="$$($(PHOTOS))" && $(BIN)/scalecli localize "$$photos/china.jpg" "$$photos/flower.jpg" \
+	    temple flower dog --model embedded --compare --out out/demo/localize --overwrite
+	$(BIN)/scalecli localize-eval --dataset shapes --model shapes --limit 60 \
+	    --method patch-text,maskclip,gem,clearclip,naclip --out out/demo/localize-eval --overwrite
+	$(BIN)/scalecli bench-neuron --bf16 --batches-per-execution 10 --device cpu --steps 20 \
+	    --repeats 3 --out out/demo/bench-neuron --overwrite
 	@echo "Pictures and tables:"
 	@find out/demo \( -name '*.png' -o -name results.json \) | sort
 
@@ -43,6 +52,9 @@ test: lint  ## Lint, types, and every test that takes seconds
 test-slow: $(VENV)/.ready  ## The tests that take minutes
 	$(BIN)/pytest -m slow || [ $$? -eq 5 ]
 
+bench: $(VENV)/.ready  ## Ratios to peers and limits, measured here (about 15 minutes)
+	$(BIN)/python -m tests.benchmarks
+
 clean:  ## Remove caches and out/demo; the environment stays
-	rm -rf out/demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf out/demo out/bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find scalecli tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from pathlib import Path
 from scalecli.cli.run import show_table
 from scalecli.core.results import Results, now, versions
 from scalecli.core.table import Column, Table, count
-from tests.benchmarks import growth, spiral, startup
+from tests.benchmarks import growth, harness, localize, spiral, startup
 from tests.benchmarks.timing import Comparison
 
 COMPARISONS: dict[str, Callable[[], list[Comparison]]] = {
@@ -19,6 +19,11 @@ COMPARISONS: dict[str, Callable[[], list[Comparison]]] = {
     "knn": spiral.knn,
     "networks": spiral.network_training,
     "grid": spiral.article_grid,
+    "gem": localize.gem,
+    "prompts": localize.prompts,
+    "cams": localize.cams,
+    "folder": localize.folder,
+    "harness": harness.harness_overhead,
 }
 GROWTH: dict[str, Callable[[], growth.Growth]] = {
     "knn-growth": lambda: growth.measure("kNN k=1, N × N", "knn", [10**4, 10**5, 10**6, 3 * 10**6]),

@@ -1,0 +1,69 @@
+"""What the measuring loop of `scalecli bench-neuron` costs beside a bare loop of the same step."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+import torch.nn.functional as F
+
+from scalecli.bench.config import BenchConfig, RungConfig, with_preset
+from scalecli.bench.records import Request
+from scalecli.bench.worker import Training, prepare
+from tests.benchmarks.timing import Comparison, Target, compare
+
+STEPS = 30
+CPU = torch.device("cpu")
+
+
+class Idle(Training):
+    """A training whose steps do nothing: what remains is the harness."""
+
+    def step(self, batch: object) -> None:
+        """Nothing."""
+
+
+def _training() -> Training:
+    bench = with_preset(BenchConfig(preset="tiny", data="resident"), "cpu")
+    return prepare(Request("plain", "cpu", bench, RungConfig()), CPU)
+
+
+def harness_seconds_per_step(steps: int = 10_000) -> float:
+    """Seconds that the timed loop spends per step on everything but the step."""
+    made = _training()
+    idle = Idle(made.route, made.rung, made.device, made.model, made.optimizer, made.batches)
+    batch, _ = idle.next()
+    idle.timed(batch, steps)
+    started = time.perf_counter()
+    idle.timed(batch, steps)
+    return (time.perf_counter() - started) / steps
+
+
+def harness_overhead() -> list[Comparison]:
+    """The tiny preset on CPU: the timed block in turns with the same steps in a bare loop."""
+    made = _training()
+    batch, _ = made.next()
+    images, labels = batch
+
+    def bare() -> None:
+        for _ in range(STEPS):
+            made.optimizer.zero_grad()
+            loss = F.cross_entropy(made.model(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            made.optimizer.step()
+
+    found = compare(
+        f"bench-neuron, {STEPS} steps",
+        lambda: made.timed(batch, STEPS),
+        "a bare loop of the same step",
+        bare,
+        Target("cost", 1.01),
+        turns=21,
+    )
+    share = harness_seconds_per_step() / (found.peer_s / STEPS)
+    found.notes.append(f"the loop alone, around a step that does nothing: {share:.3%} of a step")
+    return [found]
+
+
+if __name__ == "__main__":
+    print(harness_overhead()[0])
