@@ -202,13 +202,16 @@ def show_table(table: Table) -> None:
     shown = RichTable(
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for column in table.columns:
-        shown.add_column(column.header, justify=column.align, no_wrap=True)
+    console = Console()
+    # A table too wide for the terminal wraps its texts; its names and numbers stay whole.
+    crowded = max(map(len, table.plain().splitlines()), default=0) > console.width
+    for place, column in enumerate(table.columns):
+        wraps = crowded and place > 0 and column.align == "left"
+        shown.add_column(column.header, justify=column.align, no_wrap=not wraps, overflow="fold")
     for r, row in enumerate(table.rows):
         shown.add_row(
             *(Text(c, style="bold" if (r, i) in table.emphasis else "") for i, c in enumerate(row))
         )
-    console = Console()
     console.print(shown)
     for note in table.notes:
         console.print(Text(note, style="dim"))

@@ -18,9 +18,6 @@ from scalecli.localize.evaluation.protocol import (
     vocabulary,
 )
 
-COSTLY = frozenset({"scorecam"})
-"""Methods that `all` leaves out: a pass through the network for every channel."""
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -110,7 +107,7 @@ def _able(encoder: Encoder, text: Tensor) -> tuple[list[str], list[str]]:
     able, why = [], []
     blank = torch.zeros(1, 3, *[encoder.input.size // p * p for p in encoder.subject.patch])
     for name in encoder.methods:
-        if name in COSTLY:
+        if encoder.methods[name].slow:
             why.append(f"{name} is left out of `all`: name it to wait for it")
             continue
         try:

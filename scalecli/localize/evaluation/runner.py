@@ -42,9 +42,6 @@ AHEAD = 4
 """Images decoded before they are needed."""
 SOON = 30.0
 """Seconds of work for which starting worker processes, each with its models, does not pay."""
-COMPARABLE = frozenset(["cam", "multiscale-cam", "gradcam", "hirescam", "legrad", "clip-surgery"])
-"""Methods whose scores are no cosines and yet compare over prompts: what a position adds to each
-prompt's score. An attention row does not: it sums to one whatever the prompt."""
 
 
 class Evaluator:
@@ -137,8 +134,7 @@ class Evaluator:
         """Whether the model's decision on the whole image helps the method's maps to compete."""
         normalise = self.problem.protocol.normalise
         method = contender.encoder.methods[variant.method]
-        comparable = method.cosine or variant.method in COMPARABLE
-        return normalise == "weighted" or (normalise == "auto" and not comparable)
+        return normalise == "weighted" or (normalise == "auto" and not method.comparable)
 
     def score(
         self,

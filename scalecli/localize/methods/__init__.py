@@ -48,6 +48,9 @@ class Method:
     """One line for help and legends."""
     cosine: bool = True
     """Whether scores are cosines, comparable over images and prompts."""
+    comparable: bool = True
+    """Whether scores of different prompts compare: as cosines do, and what a position adds to each
+    prompt's score. An attention row does not: it sums to one whatever the prompt."""
     slow: bool = False
     """Whether it takes passes by the hundred, and so has to be named: ``all`` leaves it out."""
 
@@ -73,6 +76,8 @@ class Method:
         }
 
 
+_OWN: Mapping[str, bool] = {"cosine": False, "comparable": False}
+
 VIT_METHODS: Mapping[str, Method] = {
     "gem": Method(
         with_surgery(gem), "self-self attention in the last blocks, beside the ordinary stream"
@@ -92,17 +97,17 @@ VIT_METHODS: Mapping[str, Method] = {
     "sc-clip": Method(with_surgery(sc_clip), "outliers resolved, patches grouped by middle blocks"),
     "pearl": Method(with_surgery(pearl), "last block's keys rotated onto its queries"),
     "legrad": Method(legrad, "gradient of the score by attention", cosine=False),
-    "attention-qk": Method(partial(attention, pair="qk"), "anchor's query–key row", cosine=False),
-    "attention-vv": Method(partial(attention, pair="vv"), "anchor's value–value row", cosine=False),
-    "attention-qq": Method(partial(attention, pair="qq"), "anchor's query–query row", cosine=False),
-    "attention-kk": Method(partial(attention, pair="kk"), "anchor's key–key row", cosine=False),
+    "attention-qk": Method(partial(attention, pair="qk"), "anchor's query–key row", **_OWN),
+    "attention-vv": Method(partial(attention, pair="vv"), "anchor's value–value row", **_OWN),
+    "attention-qq": Method(partial(attention, pair="qq"), "anchor's query–query row", **_OWN),
+    "attention-kk": Method(partial(attention, pair="kk"), "anchor's key–key row", **_OWN),
     "gradcam": Method(gradcam_vit, "gradient of the image–text cosine", cosine=False),
 }
 
 GRADIENT_METHODS: Mapping[str, Method] = {
     "gradcam": Method(gradcam_at, "gradient of the score", cosine=False),
-    "gradcam++": Method(gradcam_pp, "Grad-CAM, growing gradients first", cosine=False),
-    "layercam": Method(layercam, "positive gradient at every position", cosine=False),
+    "gradcam++": Method(gradcam_pp, "Grad-CAM, growing gradients first", **_OWN),
+    "layercam": Method(layercam, "positive gradient at every position", **_OWN),
     "hirescam": Method(hirescam, "gradient times features at every position", cosine=False),
 }
 """For every network whose layers can be named; parts of the tables below."""
@@ -125,9 +130,7 @@ CNN_METHODS: Mapping[str, Method] = {
     "multiscale-cam": Method(multiscale_cam, "cam averaged over image sizes", cosine=False),
     "cam": Method(cam, "what every position adds to the class score", cosine=False),
     **GRADIENT_METHODS,
-    "scorecam": Method(
-        scorecam, "score of the image seen through each feature", cosine=False, slow=True
-    ),
+    "scorecam": Method(scorecam, "score of the image seen through each feature", **_OWN, slow=True),
     "patch-text": Method(patch_alone, "class score of every position alone", cosine=False),
 }
 """For classifiers: timm's, and the embedded model; what applies depends on how they pool."""
