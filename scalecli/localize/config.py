@@ -92,6 +92,11 @@ class LocalizeConfig(ModelConfig, EngineConfig):
         metavar="NAME=VALUE",
         panel=HOW,
     )
+    refine: Literal["none", "pamr", "laplacian"] = option(
+        "none",
+        "Maps brought to the input's size along its edges, after the method (also in --raw).",
+        panel=HOW,
+    )
     cmap: str = option("inferno", "Colours.", choices=lambda: CMAPS, panel=PICTURES)
     alpha: float = option(0.6, "Opacity of the map.", low=0, high=1, panel=PICTURES)
     max_side: int = option(

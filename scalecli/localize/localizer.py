@@ -21,6 +21,7 @@ from scalecli.core.config import parse
 from scalecli.core.errors import ScalecliError, UsageError, did_you_mean
 from scalecli.core.results import cell_key
 from scalecli.localize import absent, images, regions, render
+from scalecli.localize.methods.refinements import REFINEMENTS
 from scalecli.localize.prompts import clean, cut_off, templates
 from scalecli.localize.through_layers import can_follow
 
@@ -216,7 +217,10 @@ class Localizer:
         """One method on a batch, an answer per picture."""
         options = self.options[name]
         start = time.perf_counter()
-        raw = _array(self.encoder.maps(name, batch, self.text, **options))
+        maps = self.encoder.maps(name, batch, self.text, **options)
+        if self.config.refine != "none":
+            maps = REFINEMENTS[self.config.refine](batch, maps, self.text)
+        raw = _array(maps)
         seconds = (time.perf_counter() - start) / len(batch)
         if not np.isfinite(raw).all():
             raise ScalecliError(

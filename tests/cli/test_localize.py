@@ -193,6 +193,20 @@ def test_plot_draws_again_from_raw_scores(call: Call, photo: Path) -> None:
     assert call("plot", "r").code == 2
 
 
+def test_refined_maps_have_the_size_of_the_input(call: Call, photo: Path) -> None:
+    assert call("photo.jpg", "dog", "-o", "plain", "--raw", "--method", "gem").code == 0
+    assert (
+        call("photo.jpg", "dog", "-o", "fine", "--raw", "--method", "gem", "--refine", "pamr").code
+        == 0
+    )
+    plain, fine = (np.load(f"{folder}/gem.npz") for folder in ("plain", "fine"))
+    assert fine["scores"].shape[1:] == tuple(fine["input_size"])
+    assert plain["scores"].shape[1] < fine["scores"].shape[1]
+    # Averages of neighbours stay within what they are averages of.
+    assert fine["scores"].min() >= plain["scores"].min() - 1e-6
+    assert fine["scores"].max() <= plain["scores"].max() + 1e-6
+
+
 def test_compare_over_several_pictures(call: Call, tmp_path: Path) -> None:
     for number in range(2):
         paint(tmp_path / f"{number}.png", number)
