@@ -29,6 +29,9 @@ LONG = shlex.split("spiral sweep --sizes 100k --models knn1,forest --seeds 30 --
 """Cells that take seconds each, so that a signal finds some finished and some not."""
 
 
+BUSY = ("seconds", "_per_second", "peak_mb")
+
+
 def call(*words: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=300, **settings
@@ -46,9 +49,9 @@ def start(*words: str | Path) -> subprocess.Popen[str]:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a finished run without their clock times."""
+    """The rows of a finished run without what depends on how busy the machine was."""
     found = json.loads((folder / "results.json").read_text())["rows"]
-    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in found]
+    return [{k: v for k, v in row.items() if not k.endswith(BUSY)} for row in found]
 
 
 def pixels(folder: Path) -> dict[str, tuple[Any, bytes]]:

@@ -190,7 +190,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1"])
 def test_an_address_without_a_cluster_is_one_line(address: str) -> None:
     code = (
         "from scalecli.core.engine import EngineConfig, run_tasks\n"
