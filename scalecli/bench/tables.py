@@ -10,6 +10,8 @@ from scalecli.bench.analysis import Row
 from scalecli.bench.compare import Comparison
 from scalecli.core.table import Column, Table
 
+PATH = 60
+"""Characters of a path in a title."""
 NAME = 21
 """Columns of a rung's name before it goes on in the next line."""
 ARTICLE = "article: ViT-B/16 at 224 on inf2.xlarge, two NeuronCores (Rand, October 2024)."
@@ -171,7 +173,9 @@ def comparison_table(found: Sequence[Comparison], config: Summary) -> Table:
         for c in found
     ]
     columns = [Column("rung", "left"), Column("now / then"), Column("verdict", "left")]
-    return Table(f"Compared with {config['compare']}", columns, body)
+    earlier = str(config["compare"])
+    shown = earlier if len(earlier) <= PATH else "…" + earlier[-PATH:]
+    return Table(f"Compared with {shown}", columns, body)
 
 
 def _columns(
@@ -203,8 +207,13 @@ def _factor(row: Row) -> str:
         return "–"
     mark = "~" if row.significant is False else ""
     low, high = row.speedup_low, row.speedup_high
-    bounds = "" if low is None or high is None else f" ({low:.2f}–{high:.2f})"
+    bounds = "" if low is None or high is None else f" ({low:.2f}–{_bound(high)})"
     return f"{row.speedup:.2f}{bounds}{mark}"
+
+
+def _bound(high: float) -> str:
+    """An upper end; two noisy processes can leave it anywhere."""
+    return f"{high:.2f}" if high < 100 else ">99"
 
 
 def _interval(low: float | None, high: float | None) -> str:
