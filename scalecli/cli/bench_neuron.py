@@ -17,7 +17,7 @@ from scalecli.bench.config import BenchConfig, RungConfig, check, with_preset
 from scalecli.bench.ladder import Ladder, Rung
 from scalecli.bench.plan import RunConfig, part
 from scalecli.bench.tune import Space, Trial, TuneConfig
-from scalecli.cli.default_group import DefaultGroup
+from scalecli.cli.default_group import DefaultGroup, default_app
 from scalecli.cli.options import RunFlags, command
 from scalecli.core.config import about, flag_of, from_mapping, to_dict
 from scalecli.core.errors import ScalecliError
@@ -43,12 +43,9 @@ class BenchGroup(DefaultGroup):
     default = "run"
 
 
-app = typer.Typer(
-    cls=BenchGroup,
-    help="Which settings make ViT training fast here, and by how much. Default command: run.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = default_app(
+    BenchGroup,
+    "Which settings make ViT training fast here, and by how much. Default command: run.",
 )
 
 

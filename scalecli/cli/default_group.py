@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 
@@ -25,3 +26,14 @@ class DefaultGroup(TyperGroup):
         if not named and (self.words or not args or args[0].startswith("-")):
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+
+def default_app(group: type[DefaultGroup], help: str) -> typer.Typer:
+    """The Typer app of a command with subcommands, one of which is the default."""
+    return typer.Typer(
+        cls=group,
+        help=help,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from scalecli.cli.default_group import DefaultGroup
+from scalecli.cli.default_group import DefaultGroup, default_app
 from scalecli.cli.options import RunFlags, command
 from scalecli.cli.shapes import register as register_train_shapes
 from scalecli.core.config import from_mapping, to_dict
@@ -46,13 +46,10 @@ class LocalizeGroup(DefaultGroup):
     words = True
 
 
-app = typer.Typer(
-    cls=LocalizeGroup,
-    help="Where does a vision encoder see a word? scalecli localize photo.jpg dog. "
+app = default_app(
+    LocalizeGroup,
+    "Where does a vision encoder see a word? scalecli localize photo.jpg dog. "
     "Default command: map.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

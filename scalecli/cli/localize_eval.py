@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scalecli.cli.default_group import DefaultGroup
+from scalecli.cli.default_group import DefaultGroup, default_app
 from scalecli.cli.options import RunFlags, command
 from scalecli.core.config import to_dict
 from scalecli.core.results import Results, jsonable, load_results
@@ -33,13 +33,10 @@ class EvalGroup(DefaultGroup):
     default = "run"
 
 
-app = typer.Typer(
-    cls=EvalGroup,
-    help="How well localization methods find things, by the literature's protocols. "
+app = default_app(
+    EvalGroup,
+    "How well localization methods find things, by the literature's protocols. "
     "Default command: run.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scalecli.cli.default_group import DefaultGroup
+from scalecli.cli.default_group import DefaultGroup, default_app
 from scalecli.cli.options import RunFlags, command
 from scalecli.core.config import from_mapping, option, section, to_dict
 from scalecli.core.errors import UsageError
@@ -33,12 +33,9 @@ class SpiralGroup(DefaultGroup):
     default = "sweep"
 
 
-app = typer.Typer(
-    cls=SpiralGroup,
-    help="Priors against data on the spiral, and on your own table. Default command: sweep.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = default_app(
+    SpiralGroup,
+    "Priors against data on the spiral, and on your own table. Default command: sweep.",
 )
 
 
