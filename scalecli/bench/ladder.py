@@ -46,20 +46,30 @@ class Ladder:
 KEYS = ("title", "extends", "rungs")
 
 
-def load(name: str | Path) -> Ladder:
+def load(name: str | Path, *, within: tuple[Path, ...] = ()) -> Ladder:
     """A shipped ladder by name (``article``, ``aws``) or a file's.
 
+    Args:
+        name: the name, or a path.
+        within: files that are being read because they extend this one.
+
     Raises:
-        UsageError: no such file, an unknown key, or a value out of range.
+        UsageError: no such file, an unknown key, a value out of range, or a file that extends
+            itself, by way of others perhaps.
     """
     path = Path(name)
     if not path.suffix and path.parent == Path():
         path = Path("bench") / path
     path = find_file(path)
-    return parse(load_yaml(path), name=path.stem, where=str(path))
+    if path.resolve() in within:
+        raise UsageError(f"{within[-1]}: `extends` leads back to {path}")
+    inner = (*within, path.resolve())
+    return parse(load_yaml(path), name=path.stem, where=str(path), within=inner)
 
 
-def parse(data: Mapping[str, Any], *, name: str, where: str) -> Ladder:
+def parse(
+    data: Mapping[str, Any], *, name: str, where: str, within: tuple[Path, ...] = ()
+) -> Ladder:
     """A ladder from ``{title, extends, rungs: [...]}``; its rungs follow those it extends.
 
     Raises:
@@ -75,7 +85,7 @@ def parse(data: Mapping[str, Any], *, name: str, where: str) -> Ladder:
     if (extended := data.get("extends")) is not None:
         if extended == name:
             raise UsageError(f"{where}: extends itself")
-        rungs = {rung.name: rung for rung in load(str(extended)).rungs}
+        rungs = {rung.name: rung for rung in load(str(extended), within=within).rungs}
     for number, entry in enumerate(entries, 1):
         rung = _rung(entry, rungs, f"{where}: rung {number}")
         rungs[rung.name] = rung

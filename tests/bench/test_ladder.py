@@ -106,3 +106,14 @@ def test_xla_on_the_host_is_a_small_machine_too(monkeypatch: pytest.MonkeyPatch)
     assert with_preset(BenchConfig(), "xla").preset == "tiny"
     monkeypatch.setenv("PJRT_DEVICE", "TPU")
     assert with_preset(BenchConfig(), "xla").preset == "article"
+
+
+def test_two_files_that_extend_each_other_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, other in (("one", "two"), ("two", "one")):
+        text = f"extends: {other}.yaml\nrungs: [{{name: baseline, config: {{}}}}]\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(UsageError, match="`extends` leads back to"):
+        ladder.load(tmp_path / "one.yaml")

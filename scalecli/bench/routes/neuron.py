@@ -63,7 +63,7 @@ def parse_neuron_ls(text: str) -> tuple[NeuronDevice, ...]:
 
 
 def is_placeholder(version: str) -> bool:
-    """Whether a version is one of PyPI's empty 1.0 "WRONG PACKAGE" uploads of 2022."""
+    """Whether a version is one of the public index's empty 1.0 "WRONG PACKAGE" uploads of 2022."""
     return release(version)[:2] == (1, 0)
 
 
