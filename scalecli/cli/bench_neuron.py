@@ -167,16 +167,11 @@ def plot(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
 ) -> None:
     """Print and draw a finished run again, without measuring anything."""
-    from scalecli.cli.run import show_table
-    from scalecli.core.figures import save_figure
+    from scalecli.cli.run import show_again
 
     results = _load(folder)
     tables, figures = _report(results)
-    for table in tables:
-        show_table(table)
-    folder = folder if folder.is_dir() else folder.parent
-    for name, figure in figures.items():
-        typer.echo(f"wrote {save_figure(figure, folder / name, results.metadata())}", err=True)
+    show_again(folder, results, tables, figures)
 
 
 @app.command("ladders")

@@ -147,17 +147,12 @@ def plot(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
 ) -> None:
     """Print and draw a finished evaluation again, without computing anything."""
-    from scalecli.cli.run import show_table
-    from scalecli.core.figures import save_figure
+    from scalecli.cli.run import show_again
     from scalecli.localize.evaluation.rows import EvalRow
 
     results = load_results(folder, EvalRow, kind=KIND)
     tables, figures = _report(results)
-    for table in tables:
-        show_table(table)
-    folder = folder if folder.is_dir() else folder.parent
-    for name, figure in figures.items():
-        typer.echo(f"wrote {save_figure(figure, folder / name, results.metadata())}", err=True)
+    show_again(folder, results, tables, figures)
 
 
 @app.command("protocols")

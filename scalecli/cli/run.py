@@ -215,3 +215,16 @@ def show_table(table: Table) -> None:
     console.print(shown)
     for note in table.notes:
         console.print(Text(note, style="dim"))
+
+
+def show_again(
+    folder: Path, results: Results[Any], tables: Sequence[Table], figures: Mapping[str, Figure]
+) -> None:
+    """Print the tables of a finished run and draw its pictures beside its results."""
+    from scalecli.core.figures import save_figure
+
+    for table in tables:
+        show_table(table)
+    folder = folder if folder.is_dir() else folder.parent
+    for name, figure in figures.items():
+        print(f"wrote {save_figure(figure, folder / name, results.metadata())}", file=sys.stderr)

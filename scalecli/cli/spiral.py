@@ -163,8 +163,7 @@ def plot(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
 ) -> None:
     """Print and draw a finished sweep again, without computing anything."""
-    from scalecli.cli.run import show_table
-    from scalecli.core.figures import save_figure
+    from scalecli.cli.run import show_again
     from scalecli.spiral.rows import SweepRow
 
     results = load_results(folder, SweepRow, kind="spiral sweep")
@@ -173,11 +172,7 @@ def plot(
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__} {error}".split("\n")[0]
         raise UsageError(f"{folder}: its results cannot be drawn: {reason}") from error
-    for table in tables:
-        show_table(table)
-    folder = folder if folder.is_dir() else folder.parent
-    for name, figure in figures.items():
-        typer.echo(f"wrote {save_figure(figure, folder / name, results.metadata())}", err=True)
+    show_again(folder, results, tables, figures)
 
 
 @dataclass(frozen=True)
