@@ -15,7 +15,7 @@ from scalecli.spiral.classifier import Labels, Points
 
 CHUNK = 1 << 17
 """Queries answered at once: bounds the memory for neighbours and votes."""
-Z_ORDER_FROM = 4096
+SORTED_FROM = 4096
 """Fewer queries than this are not worth sorting."""
 TREE_MAX_D = 15
 """Above this a k-d tree visits almost every leaf, and brute force is faster."""
@@ -26,14 +26,11 @@ Neighbours = Callable[[NDArray[np.float64]], NDArray[np.int64]]
 class KNearest:
     """Majority vote of the k nearest training points; ties go to the smallest class.
 
-    Args:
-        k: Number of neighbours.
-        workers: Threads for one query; 1 because a sweep already runs several processes.
+    Queries are spread over as many threads as OpenMP has; in the processes of a sweep, one.
     """
 
-    def __init__(self, k: int, workers: int = 1) -> None:
+    def __init__(self, k: int) -> None:
         self.k = k
-        self.workers = workers
         self._neighbours: list[Neighbours] = []
         self._y_SN: Labels = np.zeros((0, 0), dtype=np.int64)
 
@@ -53,7 +50,7 @@ class KNearest:
             order_Q = _order(x_QD)
             for start in range(0, len(x_QD), CHUNK):
                 rows = order_Q[start : start + CHUNK]
-                nearest_QK = find(x_QD[rows])
+                nearest_QK = find(x_QD.take(rows, axis=0))
                 out_SQ[s, rows] = _vote(self._y_SN[s][nearest_QK])
         return out_SQ
 
@@ -69,36 +66,35 @@ class KNearest:
 
             return find_brute
 
-        from scipy.spatial import cKDTree
+        from pykdtree.kdtree import KDTree
 
-        # In the plane, splitting at midpoints builds faster and is asked as fast; in more
-        # dimensions medians guard against lopsided columns.
-        tree = cKDTree(x_ND, balanced_tree=x_ND.shape[1] > 2)
+        # Exact, and twice as fast as scipy's and scikit-learn's trees, to build and to ask.
+        tree = KDTree(x_ND)
 
         def find_tree(x_QD: NDArray[np.float64]) -> NDArray[np.int64]:
-            _, found = tree.query(x_QD, k=self.k, workers=self.workers)
-            # scipy drops the neighbour axis when k is 1.
-            nearest_QK: NDArray[np.int64] = np.asarray(found).reshape(len(x_QD), self.k)
+            _, found = tree.query(x_QD, k=self.k)
+            # The neighbour axis is dropped when k is 1.
+            nearest_QK: NDArray[np.int64] = found.reshape(len(x_QD), self.k)
             return nearest_QK
 
         return find_tree
 
 
-def _order(x_QD: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The order to ask in: along a Z-order curve in the plane, so that the cache stays warm."""
-    if x_QD.shape[1] != 2 or len(x_QD) < Z_ORDER_FROM:
+def _order(x_QD: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The order to ask in: cell by cell of a grid in the plane, so that the cache stays warm."""
+    if x_QD.shape[1] != 2 or len(x_QD) < SORTED_FROM:
         return np.arange(len(x_QD))
-    low_D = x_QD.min(axis=0)
-    span_D = np.maximum(x_QD.max(axis=0) - low_D, np.finfo(np.float64).tiny)
-    cell_QD = ((x_QD - low_D) / span_D * 0xFFFF).astype(np.uint32)
-    return np.argsort(_spread(cell_QD[:, 0]) | (_spread(cell_QD[:, 1]) << np.uint32(1)))
+    # Cells fit 16 bits, which numpy sorts by radix: ten times faster than finer ones.
+    row_Q, column_Q = (_cells(x_Q) for x_Q in x_QD.T)
+    return np.argsort(row_Q << np.uint16(8) | column_Q, kind="stable")
 
 
-def _spread(cell_Q: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Put a zero bit after each of the 16 low bits, ready to interleave (Morton code)."""
-    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
-        cell_Q = (cell_Q | (cell_Q << np.uint32(shift))) & np.uint32(mask)
-    return cell_Q
+def _cells(x_Q: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Which of 256 equal intervals each coordinate lies in."""
+    low = x_Q.min()
+    span = max(x_Q.max() - low, np.finfo(np.float64).tiny)
+    cells_Q: NDArray[np.uint16] = ((x_Q - low) / span * 0xFF).astype(np.uint16)
+    return cells_Q
 
 
 def _vote(y_QK: Labels) -> Labels:

@@ -65,7 +65,7 @@ def knn(n: int) -> Callable[[], None]:
     queries = problem.density.sample(n, np.random.default_rng(1))
 
     def run() -> None:
-        model = KNearest(1, workers=-1)
+        model = KNearest(1)
         model.fit(x[None], y[None], [0])
         model.predict(queries[None])
 

@@ -43,7 +43,7 @@ def test_knn_equals_brute_force_and_sklearn(k: int, d: int) -> None:
     rng = np.random.default_rng(10 * k + d)
     x_SND = rng.normal(size=(2, 60, d))
     y_SN = rng.integers(0, 3, (2, 60))
-    # Enough queries for the Z-order path in the plane.
+    # Enough queries for the sorted path in the plane.
     x_SQD = rng.normal(size=(2, 4100, d))
     model = KNearest(k)
     model.fit(x_SND, y_SN, [0, 1])

@@ -95,7 +95,7 @@ def test_knn_error_follows_the_theory(k: int) -> None:
     n = 100_000 if k == 1 else 300_000
     x, y = problem.sample(n, 0)
     x_test, truth = problem.test_sets("density", 200_000, 0)["all"]
-    model = KNearest(k, workers=2)
+    model = KNearest(k)
     model.fit(x[None], y[None], [0])
     error = float(np.mean(model.predict(x_test[None])[0] != truth))
     predicted = problem.knn_theory(k, n)
