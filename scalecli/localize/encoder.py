@@ -8,7 +8,7 @@ the network taken apart, and a table of the methods that apply to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +35,9 @@ class Subject(Protocol):
     def scores(self, image: Tensor, text: Tensor) -> Tensor:
         """Image-level scores [B, P] of texts [P, E], float32: the model's own decision."""
 
+    def shared(self, image: Tensor) -> AbstractContextManager[None]:
+        """Within it, methods asked about this very tensor share one pass of the network."""
+
     @property
     def layers(self) -> Sequence[str]:
         """Names of its blocks or stages, in the order in which an image passes them."""
@@ -44,16 +47,6 @@ class Subject(Protocol):
 
         Empty where the layers have no common space, as in a CNN.
         """
-
-
-def one_pass(subject: Subject, image: Tensor) -> AbstractContextManager[None]:
-    """Within it, methods asked about this very tensor share a pass, where the subject can.
-
-    See :meth:`scalecli.localize.vit.Tower.shared`.
-    """
-    shared: Callable[[Tensor], AbstractContextManager[None]] | None
-    shared = getattr(subject, "shared", None)
-    return nullcontext() if shared is None else shared(image)
 
 
 @dataclass(frozen=True)
@@ -169,12 +162,12 @@ class Encoder:
         return self.methods[name]
 
     def shared(self, image: Tensor) -> AbstractContextManager[None]:
-        """Within this context methods share one pass of this very image, where they can.
+        """Within this context methods share one pass of this very image.
 
         Args:
             image: on the encoder's device, of its dtype; a copy of it would not be known again.
         """
-        return one_pass(self.subject, image)
+        return self.subject.shared(image)
 
     def scores(self, image: Tensor, text: Tensor) -> Tensor:
         """Image-level scores [B, P], float32."""

@@ -216,7 +216,8 @@ def embedded_encoder(config: ModelConfig) -> Encoder:
     words = ClassWords(centred_rows(cnn), imagenet_classes(), encode, exact=False)
     device = torch.device(resolve_device(config.device))
     dtype = DTYPES[config.precision]
-    subject = TimmTower(cnn.to(device, dtype), pre_logits=True, unit=False)
+    # Folded before it is rounded to the dtype.
+    subject = TimmTower(embedded.faster(cnn).to(device, dtype), pre_logits=True, unit=False)
     return Encoder(
         name="embedded",
         about="embedded: EfficientNet-Lite0 (ImageNet-1k) that takes any text for a class through "

@@ -11,6 +11,7 @@ without residual and MLP apply to it: the first token is the mean in place of th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalecli.core.errors import UsageError
+from scalecli.localize.one_pass import OnePass
 from scalecli.localize.vit import Heads, Step, resample_positions, split_heads
 
 
@@ -44,6 +46,7 @@ class ResNetTower:
         self.pool: Any = visual.attnpool
         side = round((len(self.pool.positional_embedding) - 1) ** 0.5)
         self.trained_grid: tuple[int, int] = (side, side)
+        self._pass = OnePass()
 
     def grid(self, image: Tensor) -> tuple[int, int]:
         """Positions (gh, gw) of an image batch [B, 3, height, width].
@@ -56,8 +59,15 @@ class ResNetTower:
             raise UsageError(f"image of {height}×{width}: sides must be multiples of 32×32")
         return height // 32, width // 32
 
+    def shared(self, image: Tensor) -> AbstractContextManager[None]:
+        """Within it the features of ``image`` are computed once: :meth:`OnePass.shared`."""
+        return self._pass.shared(image)
+
     def features(self, image: Tensor) -> Tensor:
         """Features [B, D, gh, gw] entering the pool."""
+        return self._pass.features(image, self._features)
+
+    def _features(self, image: Tensor) -> Tensor:
         self.grid(image)
         x = self.visual.stem(image.to(self.visual.conv1.weight.dtype))
         for name in self.layers:

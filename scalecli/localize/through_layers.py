@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scalecli.localize.encoder import Subject, one_pass
+from scalecli.localize.encoder import Subject
 from scalecli.localize.methods import Method
 
 
@@ -37,14 +37,14 @@ def follow(
     if "layer" in method.options:
         return [(n, method(subject, image, text, **{**options, "layer": n})) for n in names]
     if "block" in method.options:
-        with one_pass(subject, image):
+        with subject.shared(image):
             return [
                 (n, method(subject, image, text, **{**options, "block": i}))
                 for i, n in enumerate(names)
             ]
     blocks = options.get("blocks", method.defaults.get("blocks"))
     found = []
-    with one_pass(subject, image):
+    with subject.shared(image):
         for count, (name, part) in enumerate(zip(names, subject.prefixes(), strict=True), start=1):
             cut = {"blocks": min(blocks, count)} if isinstance(blocks, int) else {}
             found.append((name, method(part, image, text, **{**options, **cut})))

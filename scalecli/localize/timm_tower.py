@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalecli.core.errors import UsageError
+from scalecli.localize.one_pass import OnePass
 
 LAST = "features"
 """The layer that is what the head reads."""
@@ -54,6 +56,7 @@ class TimmTower:
         self.patch: tuple[int, int] = (reduction, reduction)
         self.depth: int | None = None
         self._sized: dict[tuple[int, int], Any] = {}
+        self._pass = OnePass()
 
     def grid(self, image: Tensor) -> tuple[int, int]:
         """Positions (gh, gw) of an image batch [B, 3, height, width].
@@ -88,8 +91,15 @@ class TimmTower:
             self._sized[size] = clone.eval()
         return self._ended(self._sized[size])
 
+    def shared(self, image: Tensor) -> AbstractContextManager[None]:
+        """Within it the features of ``image`` are computed once: :meth:`OnePass.shared`."""
+        return self._pass.shared(image)
+
     def features(self, image: Tensor) -> Tensor:
         """What the head reads: [B, C, h, w], [B, h, w, C] or tokens [B, T, D]."""
+        return self._pass.features(image, self._features)
+
+    def _features(self, image: Tensor) -> Tensor:
         self.grid(image)
         size = (image.shape[-2], image.shape[-1])
         trunk = self.at(size)
@@ -204,6 +214,7 @@ class TimmTower:
         for count in range(1, len(self.trunk.blocks) + 1):
             part = copy.copy(self)
             part.depth = count
+            part._pass = OnePass()
             yield part
 
     def _ended(self, trunk: Any) -> Any:

@@ -169,3 +169,13 @@ def test_text_encoder_places_synonyms_together(model: Encoder) -> None:
     dog, puppy, car = words.encode(["a dog", "a puppy", "an automobile"])
     assert float(dog @ puppy) > float(dog @ car) + 0.2
     assert float(dog.norm()) == pytest.approx(1, abs=1e-5)
+
+
+@installed
+def test_faster_is_the_same_function(picture: Picture) -> None:
+    cnn, image = embedded.load_cnn(), picture(224, 160)
+    with torch.no_grad():
+        expected = cnn.forward_features(image)
+        found = embedded.faster(cnn).forward_features(image)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in cnn.modules())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))

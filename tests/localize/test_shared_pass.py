@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
-from scalecli.localize.methods import VIT_METHODS
+from scalecli.localize.load import applicable
+from scalecli.localize.methods import CNN_METHODS, GRADIENT_METHODS, VIT_METHODS
+from scalecli.localize.timm_tower import TimmTower
 from scalecli.localize.vit import Tower
 from tests.localize.conftest import LAYERS, small_clip
 
@@ -102,3 +105,43 @@ def test_an_error_inside_ends_the_sharing(tower: Tower, picture: Picture) -> Non
         raise KeyError
     with torch.no_grad():
         assert next(tower.steps(image)) is not next(tower.steps(image))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_timm_networks_are_passed_once(name: str, picture: Picture) -> None:
+    trunk = timm.create_model(name, pretrained=False, num_classes=10).eval().requires_grad_(False)
+    tower = TimmTower(trunk, pre_logits=True, unit=False)
+    image, text = picture(224, 224), torch.randn(3, trunk.num_features)
+    methods = {n: m for n, m in applicable(tower, CNN_METHODS).items() if not m.slow}
+    apart = {n: method(tower, image, text) for n, method in methods.items()}
+    apart_scores = tower.scores(image, text)
+    passes: list[int] = []
+    first = next(module for module in trunk.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda *_: passes.append(1))
+    with tower.shared(image):
+        together = {n: method(tower, image, text) for n, method in methods.items()}
+        with torch.no_grad():
+            scores = tower.scores(image, text)
+    assert torch.equal(scores, apart_scores)
+    assert all(torch.equal(apart[n], together[n]) for n in methods)
+    gradients = sum(n in GRADIENT_METHODS for n in methods)
+    larger = "multiscale-cam" in methods
+    assert len(passes) == 1 + gradients + larger
+    passes.clear()
+    tower.patch_scores(image, text)
+    assert len(passes) == 1
+
+
+def test_prefixes_of_a_timm_network_do_not_take_the_whole_for_themselves(
+    picture: Picture,
+) -> None:
+    trunk = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=10).eval()
+    tower = TimmTower(trunk.requires_grad_(False), pre_logits=True, unit=False)
+    image, text = picture(224, 224), torch.randn(2, trunk.num_features)
+    with torch.no_grad():
+        apart = [part.scores(image, text) for part in tower.prefixes()]
+        with tower.shared(image):
+            tower.scores(image, text)
+            together = [part.scores(image, text) for part in tower.prefixes()]
+    assert len(apart) == len(trunk.blocks)
+    assert all(torch.equal(a, b) for a, b in zip(apart, together, strict=True))

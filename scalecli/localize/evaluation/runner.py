@@ -11,11 +11,9 @@ import functools
 import itertools
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -211,7 +209,7 @@ def compute_maps(
     seconds = [0.0] * len(variants)
     for start in range(0, len(views.pixels), batch):
         pixels = views.pixels[start : start + batch].to(encoder.device, encoder.dtype)
-        with _shared(encoder, pixels):
+        with encoder.shared(pixels):
             for i, variant in enumerate(variants):
                 began = time.perf_counter()
                 maps = encoder.maps(variant.method, pixels, contender.text, **variant.options)
@@ -224,13 +222,6 @@ def compute_maps(
                     )
                 parts[i].append(maps)
     return [(torch.cat(maps), spent) for maps, spent in zip(parts, seconds, strict=True)]
-
-
-def _shared(encoder: Encoder, pixels: Tensor) -> AbstractContextManager[Any]:
-    """The subject's promise to pass these pixels through the network once, where it has one."""
-    shared: Callable[[Tensor], AbstractContextManager[Any]] | None
-    shared = getattr(encoder.subject, "shared", None)
-    return shared(pixels) if shared is not None else nullcontext()
 
 
 def _wait(encoder: Encoder) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scalecli.core.errors import UsageError
-from scalecli.localize.encoder import Subject, one_pass
+from scalecli.localize.encoder import Subject
 
 Surgery = Literal["none", "prompts", "empty", "auto"]
 """``prompts``: less what they have in common; ``empty``: less the empty class name; ``auto``: the
@@ -75,7 +75,7 @@ def with_surgery(run: Callable[..., Tensor], default: Surgery = "none") -> Calla
         if surgery == "prompts":
             if len(text) == 1:
                 raise UsageError("surgery=prompts: one prompt has nothing but what all share")
-            with one_pass(subject, image):
+            with subject.shared(image):
                 cosines = run(subject, image, text, **options)
                 return feature_surgery(cosines, subject.scores(image, text))
         if empty is None:
