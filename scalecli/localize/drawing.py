@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -238,6 +238,9 @@ class _Drawing:
     def _raw(self) -> None:
         job, picture = self.job, self.seen.picture
         count = len(job.prompts)
+        stages: dict[str, Any] = {
+            stage_key(i): maps for i, (_, maps) in enumerate(self.found.stages)
+        }
         path = job.out / picture.item.folder / f"{self.method}.npz"
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(
@@ -250,6 +253,8 @@ class _Drawing:
                 image=np.array(picture.item.name),
                 input_size=np.array(picture.tensor.shape[1:]),
                 anchors=self._anchor_cosines(),
+                stages=np.array([name for name, _ in self.found.stages], dtype=np.str_),
+                **stages,
             )
 
     def _anchor_cosines(self) -> regions.Maps:
@@ -284,6 +289,11 @@ class _Drawing:
             rows.append(row)
         columns = [self.method, *(stage for stage, _ in stages)]
         return render.sheet(rows, columns, job.prompts[: len(rows)], cell=cell)
+
+
+def stage_key(index: int) -> str:
+    """The name in an ``.npz`` of the maps of a block or stage: grids differ from stage to stage."""
+    return f"stage_{index}"
 
 
 def file_names(prompts: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,11 +52,11 @@ def load_encoder(config: ModelConfig) -> Encoder:
         hub.go_offline()
     if config.model == "auto":
         return _auto(config)
-    if config.model in ("embedded", "shapes") and config.pretrained != "auto":
-        raise UsageError(
-            f"--pretrained {config.pretrained}: --model {config.model} brings its own weights"
-        )
     if config.model == "embedded":
+        if config.pretrained != "auto":
+            raise UsageError(
+                f"--pretrained {config.pretrained}: --model embedded brings its own weights"
+            )
         return embedded_encoder(config)
     if config.model == "shapes":
         return shapes_encoder(config)
@@ -190,13 +191,19 @@ def _clip_text(
 
 
 def shapes_encoder(config: ModelConfig) -> Encoder:
-    """The small CLIP that the package trains on scenes it draws."""
+    """The small CLIP that the package trains on scenes it draws: shipped, or the user's own.
+
+    Raises:
+        UsageError: ``--pretrained`` is no folder of a finished ``train-shapes``.
+    """
     from scalecli.localize.shapes import load_shapes
     from scalecli.localize.shapes.scenes import COLOURS, SHAPES
 
-    model, tokenize, spec = load_shapes()
-    about = "shapes: a small CLIP trained by this package on scenes it draws"
-    encoder = encoder_of(model, tokenize, spec, config, name="shapes", about=about)
+    own = None if config.pretrained == "auto" else Path(config.pretrained).expanduser()
+    model, tokenize, spec = load_shapes(own)
+    name = "shapes" if own is None else f"shapes ({own.name})"
+    about = f"{name}: a small CLIP trained by this package on scenes it draws"
+    encoder = encoder_of(model, tokenize, spec, config, name=name, about=about)
     phrases = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
     return replace(encoder, common=phrases)
 

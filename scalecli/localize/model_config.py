@@ -26,8 +26,8 @@ class ModelConfig:
     )
     pretrained: str = option(
         "auto",
-        "open_clip tag (openai), a checkpoint file, or none for random weights; auto takes "
-        "openai's where there are such, otherwise the model's first tag.",
+        "open_clip tag (openai), a checkpoint file, the folder of a train-shapes, or none for "
+        "random weights; auto takes openai's where there are such, otherwise the first tag.",
         metavar="TAG",
         panel=PANEL,
     )

@@ -14,7 +14,7 @@ import torch
 from scalecli.core.errors import UsageError
 from scalecli.localize import images, render
 from scalecli.localize.config import LocalizeConfig
-from scalecli.localize.drawing import Painter
+from scalecli.localize.drawing import Painter, stage_key
 from scalecli.localize.localizer import Decoded, Found, Item, Seen
 from scalecli.localize.regions import Maps
 from scalecli.localize.rows import LocalizeRow
@@ -37,8 +37,7 @@ def redraw(
     Raises:
         UsageError: a photograph or its scores are not there any more.
     """
-    # Layers are not saved, and scores need not be written again.
-    config = replace(config, raw=False, through_layers=False)
+    config = replace(config, raw=False)  # scores need not be written again
     for name, group in itertools.groupby(rows, key=lambda row: row.image):
         seen, prompts, model = _seen(config, name, list(group), folder)
         Painter(config, prompts, model=model, out=folder, origin=origin).write(seen)
@@ -70,10 +69,13 @@ def _seen(
                 model, place = str(saved["model"]), os.path.dirname(arrays)
                 height, width = (int(side) for side in saved["input_size"])
                 anchors = saved["anchors"] if len(saved["anchors"]) else anchors
+                stages = tuple(
+                    (str(name), saved[stage_key(i)]) for i, name in enumerate(saved["stages"])
+                )
         except (OSError, KeyError, ValueError) as error:
             raise UsageError(f"{folder / arrays}: unreadable ({error})") from error
         reach = (row.low, row.high) if config.absolute else None
-        found[row.method] = Found(raw, row.seconds, reach)
+        found[row.method] = Found(raw, row.seconds, reach, stages)
     first = rows[: len(prompts)]
     picture = Decoded(
         Item(name, place),

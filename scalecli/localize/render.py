@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from scalecli.core.figures import CYCLE
+from scalecli.localize.lettering import font, width_of, write
 from scalecli.localize.regions import Box, Labels, Map, Mask
 
 INK, GREY, PAPER = (30, 30, 30), (110, 110, 110), (255, 255, 255)
@@ -143,17 +144,17 @@ def segment(photo: Image.Image, labels: Labels, names: Sequence[str], note: str)
     if len(entries) > room:
         rest = len(entries) - room + 1
         entries = [*entries[: room - 1], (GREY, f"… and {rest} more")]
-    width = int(min(photo.width * 0.6, max(_width(text, size) for _, text in entries))) + 3 * size
+    width = int(min(photo.width * 0.6, max(width_of(text, size) for _, text in entries))) + 3 * size
     top = int(size * 1.9)
     page = Image.new("RGB", (photo.width + width, photo.height + top), PAPER)
     page.paste(picture, (0, top))
     draw = ImageDraw.Draw(page)
-    _text(draw, (size // 2, size // 2), note, size=size, fill=GREY, room=photo.width - size)
+    write(draw, (size // 2, size // 2), note, size=size, fill=GREY, room=photo.width - size)
     for row, (shade, text) in enumerate(entries):
         y = top + int(row * size * 1.7)
         x = photo.width + size // 2
         draw.rectangle((x, y, x + size, y + size), fill=shade)
-        _text(draw, (x + int(size * 1.5), y), text, size=size, fill=INK, room=width - 2 * size)
+        write(draw, (x + int(size * 1.5), y), text, size=size, fill=INK, room=width - 2 * size)
     return page
 
 
@@ -173,7 +174,7 @@ def sheet(
         cell: long side of a cell, pixels.
     """
     size, gap = max(11, cell // 16), max(4, cell // 40)
-    left = int(max((_width(label, size) for label in labels if label), default=0))
+    left = int(max((width_of(label, size) for label in labels if label), default=0))
     left = min(left, cell) + (2 * gap if left else 0)
     top = int(size * 1.9)
     widths = [
@@ -189,7 +190,7 @@ def sheet(
     draw = ImageDraw.Draw(page)
     x = left + gap
     for c, label in enumerate(columns):
-        _text(draw, (x, size // 2), label, size=size, fill=INK, room=widths[c])
+        write(draw, (x, size // 2), label, size=size, fill=INK, room=widths[c])
         y = top
         for r, row in enumerate(rows):
             picture = row[c]
@@ -199,7 +200,7 @@ def sheet(
         x += widths[c] + gap
     y = top
     for r, label in enumerate(labels):
-        _text(
+        write(
             draw,
             (gap, y + heights[r] // 2 - size // 2),
             label,
@@ -255,32 +256,21 @@ def colour(index: int) -> tuple[int, int, int]:
     return int(r * 255), int(g * 255), int(b * 255)
 
 
-@functools.cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which matplotlib brings: Latin, Greek, Cyrillic, Arabic and many symbols."""
-    import matplotlib
-
-    try:
-        return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
-    except OSError:  # a stripped matplotlib
-        return ImageFont.load_default(size)
-
-
 def _frame(picture: Image.Image, caption: Caption, look: Look) -> Image.Image:
     """The title above and the colour bar at the right."""
     size = _text_size(picture)
     ticks = [f"{caption.low + f * (caption.high - caption.low):.3g}" for f in (1.0, 0.5, 0.0)]
     bar = max(10, int(size * 0.9))
-    right = int(size * 1.2 + bar + max(_width(t, size) for t in ticks))
+    right = int(size * 1.2 + bar + max(width_of(t, size) for t in ticks))
     top = int(size * (3.4 if caption.below else 2.0))
     tall = max(picture.height, int(size * 4.5))
     page = Image.new("RGB", (picture.width + right, tall + top + size // 2), PAPER)
     page.paste(picture, (0, top))
     draw = ImageDraw.Draw(page)
     large, room = int(size * 1.15), page.width - size
-    _text(draw, (size // 3, size // 3), caption.title, size=large, fill=INK, room=room)
+    write(draw, (size // 3, size // 3), caption.title, size=large, fill=INK, room=room)
     if caption.below:
-        _text(draw, (size // 3, int(size * 1.9)), caption.below, size=size, fill=GREY, room=room)
+        write(draw, (size // 3, int(size * 1.9)), caption.below, size=size, fill=GREY, room=room)
     x = picture.width + size // 2
     ramp = np.repeat(np.linspace(1, 0, tall, dtype=np.float32)[:, None], bar, axis=1)
     page.paste(heat(ramp, look.cmap), (x, top))
@@ -288,35 +278,6 @@ def _frame(picture: Image.Image, caption: Caption, look: Look) -> Image.Image:
         y = top + int(share * (tall - size * 1.2))
         draw.text((x + bar + size // 4, y), text, fill=INK, font=font(size))
     return page
-
-
-def _text(
-    draw: ImageDraw.ImageDraw,
-    place: tuple[int, int],
-    text: str,
-    *,
-    size: int,
-    fill: tuple[int, int, int],
-    room: int,
-) -> None:
-    """One line of text, cut with … where it would leave its room (pixels)."""
-    draw.text(place, _fit(text, size, room), fill=fill, font=font(size))
-
-
-def _fit(text: str, size: int, room: int) -> str:
-    text = text[:400]  # nothing longer fits, and measuring is not free
-    if _width(text, size) <= room:
-        return text
-    low, high = 0, len(text)
-    while low < high:  # the longest beginning that fits
-        middle = (low + high + 1) // 2
-        fits = _width(text[:middle] + "…", size) <= room
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return text[:low].rstrip() + "…"
-
-
-def _width(text: str, size: int) -> float:
-    return font(size).getlength(text)
 
 
 def _text_size(picture: Image.Image) -> int:

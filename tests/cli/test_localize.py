@@ -179,11 +179,13 @@ def test_many_rows_stay_in_the_log(
 
 
 def test_plot_draws_again_from_raw_scores(call: Call, photo: Path) -> None:
-    first = call("photo.jpg", "dog", "-o", "r", "--raw", "--method", "gem,attention-vv")
+    methods = ("--method", "gem,attention-vv", "--through-layers")
+    first = call("photo.jpg", "dog", "-o", "r", "--raw", *methods)
     before = {path.name: pixels(path) for path in Path("r").glob("*.png")}
     again = call("plot", "r")
     assert again.out == first.out
-    assert len(before) == 2
+    assert len(before) == 4
+    assert "gem.layers.png" in before
     for name, old in before.items():
         assert (pixels(f"r/{name}") == old).all()
     assert call("plot", "r", "--cmap", "viridis").code == 0

@@ -11,6 +11,8 @@ import pytest
 
 from scalecli.cli import shapes
 from scalecli.cli.main import main
+from scalecli.localize.load import load_encoder
+from scalecli.localize.model_config import ModelConfig
 from scalecli.localize.shapes import load_shapes
 from scalecli.localize.shapes.weights import load_record
 
@@ -43,6 +45,8 @@ def test_a_run_leaves_weights_with_their_record(call: Call, tmp_path: Path) -> N
     record = load_record(tmp_path)
     assert record.config.steps == 2
     assert [row["step"] for row in record.curve] == [1, 2]
+    encoder = load_encoder(ModelConfig(model="shapes", pretrained=str(tmp_path), device="cpu"))
+    assert encoder.fingerprint != load_encoder(ModelConfig(model="shapes")).fingerprint
     model, *_ = load_shapes(tmp_path)
     assert sum(p.numel() for p in model.parameters()) == record.parameters
     assert {"scenes.png", "training.png", "results.json"} <= {p.name for p in tmp_path.iterdir()}

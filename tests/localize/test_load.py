@@ -122,6 +122,7 @@ def test_weights_are_chosen_and_never_random_by_default() -> None:
         ("local-dir:/no/such/folder", "auto", "no such folder"),
         ("hf-hub:justaname", "auto", "ORGANISATION/NAME"),
         ("embedded", "openai", "brings its own weights"),
+        ("shapes", "openai", "openai: no record.json; name the --out folder of a finished train"),
         ("auto", "openai", "name its --model"),
         ("timm:resnet5000", "auto", "did you mean 'resnet50"),
         ("timm:resnet50", "a1_in2k", "did you mean 'a1_in1k"),
