@@ -25,11 +25,12 @@ COMPARISONS: dict[str, Callable[[], list[Comparison]]] = {
     "folder": localize.folder,
     "harness": harness.harness_overhead,
 }
+POINTS = [10**4, 10**5, 10**6, 10**7]
 GROWTH: dict[str, Callable[[], growth.Growth]] = {
-    "knn-growth": lambda: growth.measure("kNN k=1, N × N", "knn", [10**4, 10**5, 10**6, 3 * 10**6]),
-    "network-growth": lambda: growth.measure(
-        "polar network, N", "network", [10**4, 10**5, 10**6, 3 * 10**6]
-    ),
+    "knn-growth": lambda: growth.measure("kNN k=1, N × N", "knn", POINTS),
+    "network-growth": lambda: growth.measure("polar network, N", "network", POINTS),
+    "sweep-growth": lambda: growth.measure("sweep of knn1 and knn5", "knn_sweep", POINTS[1:-1]),
+    "folder-growth": lambda: growth.measure("localize, JPEGs", "folder", [1, 10, 100, 1_000]),
 }
 
 

@@ -128,7 +128,7 @@ def folder(count: int = 300) -> list[Comparison]:
 
     with tempfile.TemporaryDirectory() as place:
         pictures = Path(place) / "pictures"
-        _write_jpegs(pictures, count, load_sample_images().images)
+        write_jpegs(pictures, count, load_sample_images().images)
         script = Path(place) / "loop.py"
         script.write_text(PLAIN_LOOP)
 
@@ -216,7 +216,7 @@ def _stages(pictures: Path) -> str:
     return f"CPU per picture: decoding {decode:.0f} ms, model {model:.0f} ms, PNG {encode:.0f} ms"
 
 
-def _write_jpegs(folder: Path, count: int, images: list[Any]) -> None:
+def write_jpegs(folder: Path, count: int, images: list[Any]) -> None:
     """Crops of real photographs, all different."""
     from PIL import Image
 
