@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
+import secrets
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,23 +22,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ScalecliError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
+    begin, token, end = f".{path.stem}.", secrets.token_hex(4), f".part{path.suffix}"
+    temporary = path.with_name(begin + token + end)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
+        # What a killed process left of this file goes when the file is made again.
+        for name in os.listdir(path.parent):
+            if name.startswith(begin) and name.endswith(end) and len(name) == len(temporary.name):
+                (path.parent / name).unlink(missing_ok=True)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> ScalecliError:
@@ -68,9 +66,3 @@ def slug(text: str, *, limit: int = 48) -> str:
     # File systems limit names in bytes, not characters.
     plain = plain.encode()[:limit].decode(errors="ignore").strip("-_")
     return plain or "x"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -57,7 +57,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def pixels(folder: Path) -> dict[str, tuple[Any, bytes]]:
     """Every picture of a run without its text chunks, which name the command line."""
     found = {}
-    for path in sorted(folder.rglob("[!.]*.png")):
+    for path in sorted(folder.rglob("*.png")):
         with Image.open(path) as image:
             found[str(path.relative_to(folder))] = (image.size, image.convert("RGB").tobytes())
     return found
@@ -268,18 +268,18 @@ def forker() -> Iterator[Forker]:
         process.kill()
 
 
+def folder_job(pictures: Path, model: str, out: Path) -> list[str]:
+    return [
+        "localize", str(pictures), "--prompt", "dog", "--prompt", "sky", "--heatmap",
+        "--model", model, "--method", "maskclip", "--offline", "--out", str(out), "--resume",
+    ]  # fmt: skip
+
+
 def test_twenty_kills_of_a_folder_job_cost_no_picture(
     pictures: Path, small_clip: str, forker: Forker, tmp_path: Path
 ) -> None:
-    def words(out: Path) -> list[str]:
-        return [
-            "localize", str(pictures), "--prompt", "dog", "--prompt", "sky", "--heatmap",
-            "--model", small_clip, "--method", "maskclip", "--offline",
-            "--out", str(out), "--resume",
-        ]  # fmt: skip
-
     def finish(out: Path) -> None:
-        forker.start(words(out))
+        forker.start(folder_job(pictures, small_clip, out))
         assert forker.end() == 1  # 07.jpg is no picture
 
     whole = tmp_path / "whole"
@@ -289,7 +289,7 @@ def test_twenty_kills_of_a_folder_job_cost_no_picture(
     out = tmp_path / "0"
     for kill in range(20):
         before = finished_cells(out)
-        pid = forker.start(words(out))
+        pid = forker.start(folder_job(pictures, small_clip, out))
         if kill % 4:  # a part of the kills comes before there is any row
             until(lambda log=out, n=before: finished_cells(log) > n or result(log))  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.2))
@@ -304,6 +304,28 @@ def test_twenty_kills_of_a_folder_job_cost_no_picture(
     assert rows(out) == rows(whole)
     assert pixels(out) == pixels(whole)
     assert within >= 3  # kills that fell between the first picture and the last
+
+
+@pytest.mark.slow
+def test_kills_of_a_folder_job_on_two_workers_cost_no_picture(
+    pictures: Path, small_clip: str, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert call(*folder_job(pictures, small_clip, whole)).returncode == 1  # 07.jpg is no picture
+    chance, within = random.Random(0), 0
+    words = [*folder_job(pictures, small_clip, out), "--workers", "2"]
+    for _ in range(5):
+        before = finished_cells(out)
+        run = start(*words)
+        until(lambda n=before: finished_cells(out) > n or result(out))  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.1))
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+        within += before < finished_cells(out) < 39
+    assert call(*words).returncode == 1
+    assert rows(out) == rows(whole)
+    assert pixels(out) == pixels(whole)
+    assert within >= 1
 
 
 def result(folder: Path) -> bool:

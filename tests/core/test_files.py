@@ -34,6 +34,20 @@ def test_success_replaces_and_makes_folders(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path) -> None:
+    path, longer = tmp_path / "a.txt", tmp_path / "a.b.txt"
+    left: list[Path] = []
+    for target in (path, longer):
+        with atomic_path(target) as temporary:
+            temporary.write_text("whole")
+        temporary.write_text("half")  # as if the process had not come to its end
+        left.append(temporary)
+    write_text(path, "new")
+    assert sorted(tmp_path.iterdir()) == sorted([path, longer, left[1]])
+    write_text(longer, "new")
+    assert sorted(tmp_path.iterdir()) == sorted([path, longer])
+
+
 def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
