@@ -158,7 +158,11 @@ def _work(
     keys: dict[str, int] = {}
     errors: list[tuple[int, dict[str, str]]] = []
     skipped = 0
-    with warnings.catch_warnings(), run.progress("localize", len(items)) as bar:
+    localizer, alone = worker.localizer, len(items) == 1
+    steps = len(localizer.methods) if alone else len(items)
+    with warnings.catch_warnings(), run.progress("localize", steps) as bar:
+        if alone:  # then it is the methods that take their time
+            localizer.finished = bar.advance
         # Pillow warns of odd metadata in files that it decodes well.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         meter = _Meter()
@@ -173,7 +177,8 @@ def _work(
                     run.log.append(outcome.key, outcome.rows)
                 else:
                     skipped += 1
-            bar.advance(meter.label(len(errors)))
+            if not alone:
+                bar.advance(meter.label(len(errors)))
     if skipped:
         run.note(f"{skipped:,} of {len(items):,} pictures are on disk already")
     return keys, [error for _, error in sorted(errors, key=itemgetter(0))]

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import typing
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,9 @@ class Seen:
 class Localizer:
     """A loaded encoder and the vectors of all texts, computed once.
 
+    Attributes:
+        finished: called with a method's name after each, for who waits at a single picture.
+
     Args:
         config: what is asked for.
         encoder: the loaded model.
@@ -125,6 +128,7 @@ class Localizer:
     """
 
     def __init__(self, config: LocalizeConfig, encoder: Encoder, prompts: Sequence[str]) -> None:
+        self.finished: Callable[[str], None] = lambda _name: None
         self.config = config
         self.encoder = encoder
         self.prompts = tuple(prompts)
@@ -237,6 +241,7 @@ class Localizer:
                 (stage, _array(maps))
                 for stage, maps in self.encoder.stages(name, batch, text, **options)
             ]
+        self.finished(name)
         return [
             Found(raw[i], seconds, reach[i], tuple((stage, maps[i]) for stage, maps in stages))
             for i in range(len(batch))
