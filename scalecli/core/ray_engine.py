@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from scalecli.core.engine import EngineConfig, cpu_count, work
@@ -75,6 +76,8 @@ def run_on_ray(
 
 
 def _ray() -> Any:
+    # Ray's core writes to stderr by itself when a node dies; our one line says it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # The job describes itself to nobody, and its own devices are left visible.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -96,7 +99,8 @@ def _connect(ray: Any, engine: EngineConfig) -> None:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         if host and port.isdigit():  # Ray itself would try for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        with _core_silent():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises whatever stands in its way
         first = _first_line(error)
         raise UsageError(f"--address {address}: no Ray cluster answers there: {first}") from error
@@ -105,13 +109,14 @@ def _connect(ray: Any, engine: EngineConfig) -> None:
 def _start(ray: Any, cores: int) -> None:
     for attempt in range(STARTS):
         try:
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            with _core_silent():
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
         except Exception as error:  # a plain one, when the machine was too busy for its deadline
             ray.shutdown()
             if attempt == STARTS - 1:
@@ -121,6 +126,19 @@ def _start(ray: Any, cores: int) -> None:
                 ) from error
         else:
             return
+
+
+@contextmanager
+def _core_silent() -> Iterator[None]:
+    """Ray's core says on stderr, past Python, that it has understood its log level."""
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _first_line(error: Exception) -> str:
