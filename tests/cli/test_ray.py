@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from scalecli.core.engine import EngineConfig, run_tasks
-from tests.cli.test_durability import SWEEP, call, rows
+from tests.cli.test_durability import SWEEP, call, finished_cells, rows, start, until
 
 ray = pytest.importorskip("ray")
 
@@ -57,3 +58,27 @@ def test_localize_eval(tmp_path: Path, cluster: str, small_clip: str) -> None:
         "--limit", "3", "--offline",
     ]  # fmt: skip
     same_on_ray(tmp_path, cluster, words)
+
+
+@pytest.mark.slow
+def test_a_machine_that_leaves_the_cluster_costs_nothing_but_time(tmp_path: Path) -> None:
+    """Two nodes (of one machine) with a core each; one goes while the sweep runs."""
+    from ray.cluster_utils import Cluster
+
+    sweep = shlex.split(
+        "spiral sweep --sizes 50k --models knn1,forest --seeds 6 --test-points 50000"
+    )
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert call(*sweep, "--workers", "1", "--out", here).returncode == 0
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = nodes.add_node(num_cpus=1)
+        run = start(*sweep, "--engine", "ray", "--address", nodes.address, "--out", there)
+        until(lambda: finished_cells(there) >= 2)
+        nodes.remove_node(second, allow_graceful=False)
+        assert run.poll() is None  # it was still at work
+        _, stderr = run.communicate(timeout=240)
+        assert run.returncode == 0, stderr
+    finally:
+        nodes.shutdown()
+    assert rows(there) == rows(here)
