@@ -108,7 +108,7 @@ def growth_table(grown: list[growth.Growth]) -> Table:
         for i, (size, second, peak) in enumerate(zip(g.sizes, g.seconds, g.peak_mb, strict=True))
     ]
     columns = [
-        Column("what", "left"), Column("size"), Column("seconds"), Column("peak MiB"),
+        Column("what", "left"), Column("size"), Column("seconds"), Column("peak MB"),
         Column("exponent"),
     ]  # fmt: skip
     return Table("How cost grows (fresh process per line)", columns, body)

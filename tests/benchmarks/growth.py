@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalecli.core.engine import cpu_count
+from scalecli.core.memory import peak_mb
 
 CHILD = """
 import json, sys, time
@@ -23,7 +24,7 @@ run = getattr(growth, work)(size)
 start = time.perf_counter()
 run()
 seconds = time.perf_counter() - start
-print(json.dumps([seconds, growth.peak_mb(work)]))
+print(json.dumps([seconds, growth.peak_with_workers(work)]))
 """
 
 
@@ -35,7 +36,7 @@ class Growth:
     sizes: list[int]
     seconds: list[float]
     peak_mb: list[float]
-    """Peak resident memory, MiB; with workers, as if all had been as large as the largest."""
+    """Peak resident memory, MB; with workers, as if all had been as large as the largest."""
     exponent: float
     """b of seconds = a·size^b, least squares on logarithms over the upper half of the sizes."""
 
@@ -60,14 +61,11 @@ def measure(what: str, work: str, sizes: Sequence[int]) -> Growth:
     return Growth(what, list(sizes), seconds, peaks, float(slope))
 
 
-def peak_mb(work: str) -> float:
-    """Peak resident memory of this process, and of the workers of a sweep; see :class:`Growth`."""
-    own, worker = (
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+def peak_with_workers(work: str) -> float:
+    """Peak memory of this process, and of the workers of a sweep; see :class:`Growth`."""
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
     # Others start no workers; what they fork for a moment looks as large as they are.
-    return own + (cpu_count() * worker if work == knn_sweep.__name__ else 0)
+    return peak_mb() + (cpu_count() * worker if work == knn_sweep.__name__ else 0)
 
 
 def knn(n: int) -> Callable[[], None]:

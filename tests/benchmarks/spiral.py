@@ -69,52 +69,54 @@ def _bound(x: Points, queries: Points, k: int) -> str:
     return f"pykdtree alone, the fastest exact engine known to us: {best:.2f} s"
 
 
-def network_training(seeds: int = 10) -> list[Comparison]:
-    """Ten seeds of the polar network; one thread each, since both spread seeds over cores alike.
+def network_training() -> list[Comparison]:
+    """Ten seeds of a network, against the peer's at equal steps."""
+    return [
+        _training("polar", _polar, 100, 5.0),
+        _training("polar", _polar, 1_000, 3.0),
+        _training("polar", _polar, 10_000, 3.0),
+        _training("xy", lambda x: x, 10_000, 3.0),
+    ]
+
+
+def _training(
+    features: str, map_: Callable[[Points], Points], n: int, wanted: float, seeds: int = 10
+) -> Comparison:
+    """One thread each, since both spread seeds over cores alike.
 
     At a constant rate, because the peer's Adam knows no other: then F1 must agree.
     """
-    problem, recipe = Problem(ProblemConfig()), networks.Recipe("polar", rate_decay=False)
-    lines = []
-    for n, wanted in ((100, 5.0), (1_000, 3.0), (10_000, 3.0)):
-        samples = [problem.sample(n, seed) for seed in range(seeds)]
-        x_SND, y_SN = np.stack([x for x, _ in samples]), np.stack([y for _, y in samples])
-        tests = [problem.test_sets("density", 20_000, s)["all"] for s in range(seeds)]
-        scores: dict[str, list[float]] = {}
+    problem, recipe = Problem(ProblemConfig()), networks.Recipe(features, rate_decay=False)
+    samples = [problem.sample(n, seed) for seed in range(seeds)]
+    x_SND, y_SN = np.stack([x for x, _ in samples]), np.stack([y for _, y in samples])
+    tests = [problem.test_sets("density", 20_000, s)["all"] for s in range(seeds)]
+    scores: dict[str, list[float]] = {}
 
-        def ours(
-            x_SND: Points = x_SND, y_SN: Labels = y_SN, tests: list[tuple[Points, Labels]] = tests,
-            scores: dict[str, list[float]] = scores,
-        ) -> None:  # fmt: skip
-            with threadpool_limits(1):
-                model = networks.StackedNetwork(recipe, Context())
-                model.fit(x_SND, y_SN, list(range(seeds)))
-            guess = model.predict(np.stack([x for x, _ in tests]))
-            scores["ours"] = [f1_score(y, g) for (_, y), g in zip(tests, guess, strict=True)]
+    def ours() -> None:
+        with threadpool_limits(1):
+            model = networks.StackedNetwork(recipe, Context())
+            model.fit(x_SND, y_SN, list(range(seeds)))
+        guess = model.predict(np.stack([x for x, _ in tests]))
+        scores["ours"] = [f1_score(y, g) for (_, y), g in zip(tests, guess, strict=True)]
 
-        def peer(
-            samples: list[tuple[Points, Labels]] = samples,
-            tests: list[tuple[Points, Labels]] = tests,
-            scores: dict[str, list[float]] = scores,
-        ) -> None:
-            with threadpool_limits(1):
-                models = [sklearn_network(_polar(x), y, s) for s, (x, y) in enumerate(samples)]
-            scores["peer"] = [
-                f1_score(y, m.predict(_polar(x))) for (x, y), m in zip(tests, models, strict=True)
-            ]
+    def peer() -> None:
+        with threadpool_limits(1):
+            models = [sklearn_network(map_(x), y, s) for s, (x, y) in enumerate(samples)]
+        scores["peer"] = [
+            f1_score(y, m.predict(map_(x))) for (x, y), m in zip(tests, models, strict=True)
+        ]
 
-        line = compare(
-            f"polar network, {seeds} seeds, N={n:,}",
-            ours,
-            "scikit-learn MLPClassifier",
-            peer,
-            Target("faster", wanted),
-            turns=2,
-            warm_up=False,
-        )
-        line.notes.append(_f1_note(scores))
-        lines.append(line)
-    return lines
+    line = compare(
+        f"{features} network, {seeds} seeds, N={n:,}",
+        ours,
+        "scikit-learn MLPClassifier",
+        peer,
+        Target("faster", wanted),
+        turns=2,
+        warm_up=False,
+    )
+    line.notes.append(_f1_note(scores))
+    return line
 
 
 def sklearn_network(x: Points, y: Labels, seed: int, alpha: float = 0.0) -> MLPClassifier:

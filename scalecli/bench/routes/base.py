@@ -184,15 +184,6 @@ class Route(ABC):
         return cpu_name()
 
 
-def host_peak_mb() -> float:
-    """Peak resident memory of this process, MB."""
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def cpu_name() -> str:
     """The processor's model name with its number of usable cores."""
     name = "CPU"

@@ -18,8 +18,8 @@ from scalecli.bench.routes.base import (
     Probe,
     Route,
     cpu_name,
-    host_peak_mb,
 )
+from scalecli.core.memory import peak_mb
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ class Plain(Route):
 
         if device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 1e6
-        return host_peak_mb() if device.type == "cpu" else None
+        return peak_mb() if device.type == "cpu" else None
 
     def device_name(self, device: torch.device) -> str:
         """The device as its driver names it."""

@@ -15,9 +15,9 @@ from scalecli.bench.routes.base import (
     Probe,
     Route,
     cpu_name,
-    host_peak_mb,
     release,
 )
+from scalecli.core.memory import peak_mb
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +135,7 @@ class Xla(Route):
         import torch_xla.core.xla_model as xm
 
         if self._pjrt() == "CPU":
-            return host_peak_mb()
+            return peak_mb()
         try:
             info = xm.get_memory_info(device)
         except RuntimeError:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from scalecli.core import memory
 from scalecli.core.engine import limit_threads
 from scalecli.localize.evaluation.config import Variant
 from scalecli.localize.evaluation.contenders import Contender
@@ -37,9 +35,9 @@ def measure(contender: Contender, variant: Variant, views: Views, batch: int) ->
     on_gpu = contender.encoder.device.type == "cuda"
     if contender.encoder.device.type == "cpu":
         limit_threads()
-    _reset_peak(on_gpu=on_gpu)
+    known = _reset_peak(on_gpu=on_gpu)
     first = _once(contender, variant, views, batch)
-    peak = _peak(on_gpu=on_gpu)
+    peak = _peak(on_gpu=on_gpu) if known else None
     # The first call pays for caches and lazy set-up, unless it is so long that they do not count.
     repeats = [] if first < ENOUGH else [first]
     while len(repeats) < MOST_REPEATS and sum(repeats) < ENOUGH:
@@ -53,19 +51,12 @@ def _once(contender: Contender, variant: Variant, views: Views, batch: int) -> f
     return time.perf_counter() - began
 
 
-def _reset_peak(*, on_gpu: bool) -> None:
+def _reset_peak(*, on_gpu: bool) -> bool:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-        return
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest resident memory
+        return True
+    return memory.forget_peak()
 
 
-def _peak(*, on_gpu: bool) -> float | None:
-    if on_gpu:
-        return torch.cuda.max_memory_allocated() / 1e6
-    try:
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 / 1e6 if found else None
+def _peak(*, on_gpu: bool) -> float:
+    return torch.cuda.max_memory_allocated() / 1e6 if on_gpu else memory.peak_mb()
