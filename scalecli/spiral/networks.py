@@ -189,7 +189,9 @@ class Pass:
                 return
             w_SOI = self.layers.weights[layer].transpose(0, 2, 1)
             width = w_SOI.shape[2]
-            d_SBO = np.matmul(d_SBO, w_SOI, out=self._room("gradient", layer, d_SBO, width))
+            # One output makes the product an outer one, which matmul does at half the speed.
+            product = np.multiply if w_SOI.shape[1] == 1 else np.matmul
+            d_SBO = product(d_SBO, w_SOI, out=self._room("gradient", layer, d_SBO, width))
             scratch = self._room("scratch", 0, d_SBO, width)
             if self.norm:
                 # The layer's input is the normalised value x̂: d ← (d − mean(d) − x̂·mean(d·x̂))/σ.
