@@ -11,7 +11,7 @@ from pathlib import Path
 from scalecli.cli.run import show_table
 from scalecli.core.results import Results, now, versions
 from scalecli.core.table import Column, Table, count
-from tests.benchmarks import growth, harness, localize, spiral, startup
+from tests.benchmarks import gem_package, growth, harness, localize, spiral, startup
 from tests.benchmarks.timing import Comparison
 
 COMPARISONS: dict[str, Callable[[], list[Comparison]]] = {
@@ -20,6 +20,7 @@ COMPARISONS: dict[str, Callable[[], list[Comparison]]] = {
     "networks": spiral.network_training,
     "grid": spiral.article_grid,
     "gem": localize.gem,
+    "gem-package": gem_package.gem_package,
     "prompts": localize.prompts,
     "cams": localize.cams,
     "folder": localize.folder,
