@@ -48,6 +48,10 @@ def contrast(scores: Tensor, bank: Tensor) -> Tensor:
     .77 for both at the time), better than the same contrast of the maps' highest values (.73).
     Now: area .81 (.74 to .88 over photographs). Of present words 40 % are called present and 13 %
     probably not; of absent ones 9 % and 57 %. Of the words decided at all, 86 % rightly.
+
+    On a model and pictures that had no part in the choice, the shapes CLIP and 500 held-out scenes
+    with 64 phrases each: area .97; of present phrases 98 % are called present and none probably
+    not, of absent ones 15 % and 59 %.
     """
     spread = bank.std(dim=-1, keepdim=True).clamp_min(torch.finfo(bank.dtype).tiny)
     return (scores - bank.mean(dim=-1, keepdim=True)) / spread

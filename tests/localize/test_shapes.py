@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 import torch
 from open_clip.loss import ClipLoss
+from PIL import Image
 from torch import nn
 
 from scalecli.core.errors import ScalecliError, UsageError
+from scalecli.localize.absent import contrast, verdict
+from scalecli.localize.images import to_tensor
+from scalecli.localize.load import load_encoder
+from scalecli.localize.model_config import ModelConfig
 from scalecli.localize.shapes import load_shapes, training
 from scalecli.localize.shapes.accuracy import held_out_accuracy
 from scalecli.localize.shapes.captions import Caption, Mention, describe, truth
 from scalecli.localize.shapes.config import TrainShapesConfig
-from scalecli.localize.shapes.model import build
+from scalecli.localize.shapes.model import SIDE, build
 from scalecli.localize.shapes.muon import Muon, orthogonal
 from scalecli.localize.shapes.painting import BACKGROUND_PAINTERS, Placed, _coverage
 from scalecli.localize.shapes.scenes import (
@@ -358,6 +363,26 @@ def test_loading_gives_what_encoders_are_made_of() -> None:
     assert not any(p.requires_grad for p in model.parameters())
     assert spec.size == 96
     assert model.encode_text(tokens(["a red star"])).shape == (1, 128)
+
+
+def test_absent_phrases_are_told_from_present_ones() -> None:
+    """On a model and pictures that the limits were not chosen on."""
+    encoder = load_encoder(ModelConfig(model="shapes", device="cpu"))
+    assert encoder.common is not None
+    bank = encoder.text(encoder.common)
+    found: dict[bool, list[bool | None]] = {True: [], False: []}
+    for index in range(60):
+        scene = painted(plan("held-out", 1, index, side=SIDE))
+        image = to_tensor(Image.fromarray(scene.image), (SIDE, SIDE), encoder.input)
+        scores = encoder.scores(image[None], bank)
+        there = {f"{thing.colour} {thing.shape}" for thing in scene.plan.things}
+        for phrase, value in zip(encoder.common, contrast(scores, scores)[0], strict=True):
+            found[phrase in there].append(verdict(float(value)))
+    present, absent = found[True], found[False]
+    assert present.count(True) > 0.9 * len(present)
+    assert present.count(False) < 0.02 * len(present)
+    assert absent.count(False) > 0.5 * len(absent)
+    assert absent.count(True) < 0.25 * len(absent)
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
