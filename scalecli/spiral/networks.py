@@ -206,7 +206,7 @@ class Pass:
         centred = self._room("normal", layer, h_SBH, h_SBH.shape[2])
         scratch = self._room("scratch", 0, h_SBH, h_SBH.shape[2])
         np.subtract(h_SBH, _row_means(h_SBH), out=centred)
-        spread = 1 / np.sqrt(_row_means(np.square(centred, out=scratch)) + NORM_EPS)
+        spread = np.reciprocal(np.sqrt(_row_means(np.square(centred, out=scratch)) + NORM_EPS))
         self._spreads.append(spread)
         centred *= spread
         return centred
@@ -259,7 +259,7 @@ def loss_gradient(z_SBO: Floats, y_SB: Labels, gamma: float) -> Floats:
         d: Floats = q - truth
     else:
         e = np.exp(z_SBO - z_SBO.max(axis=2, keepdims=True))
-        d = e / e.sum(axis=2, keepdims=True)
+        d = np.divide(e, e.sum(axis=2, keepdims=True), dtype=np.float32)
         p = np.take_along_axis(d, y_SB[..., None], axis=2)
         np.put_along_axis(d, y_SB[..., None], p - 1, axis=2)
     d /= np.float32(y_SB.shape[1])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_undecodable_file_names_can_be_saved(tmp_path: Path) -> None:
 
 
 def test_plain_data() -> None:
-    row = Row("a", np.int64(3), np.float64(0.5))
+    numbers: dict[str, Any] = {"n": np.int64(3), "f1": np.float64(0.5)}
+    row = Row("a", **numbers)
     assert json.dumps(jsonable({"p": Path("a/b"), "r": row, "t": (1, {2})})) == (
         '{"p": "a/b", "r": {"model": "a", "n": 3, "f1": 0.5}, "t": [1, [2]]}'
     )

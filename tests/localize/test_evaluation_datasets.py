@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from scalecli.core.errors import ScalecliError, UsageError
@@ -17,13 +19,15 @@ from scalecli.localize.evaluation.protocol import load_protocol, names, vocabula
 
 WIDTH, HEIGHT = 12, 8
 
+Pixels = NDArray[Any]
+
 
 def save_image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (90, 120, 30)).save(path)
 
 
-def save_mask(path: Path, values: np.ndarray, *, palette: bool = False) -> None:
+def save_mask(path: Path, values: Pixels, *, palette: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values)
     if palette:
@@ -31,13 +35,13 @@ def save_mask(path: Path, values: np.ndarray, *, palette: bool = False) -> None:
     image.save(path)
 
 
-def mask(*values: int, dtype: type = np.uint8) -> np.ndarray:
+def mask(*values: int, dtype: type = np.uint8) -> Pixels:
     """Columns of equal width, one per value."""
-    columns: np.ndarray = np.repeat(np.array(values, dtype=dtype), -(-WIDTH // len(values)))[:WIDTH]
+    columns: Pixels = np.repeat(np.array(values, dtype=dtype), -(-WIDTH // len(values)))[:WIDTH]
     return np.tile(columns, (HEIGHT, 1))
 
 
-def pairs(root: Path, classes: str, *masks: np.ndarray) -> str:
+def pairs(root: Path, classes: str, *masks: Pixels) -> str:
     for i, values in enumerate(masks):
         save_image(root / "images" / f"{i}.jpg")
         save_mask(root / "masks" / f"{i}.png", values)
@@ -73,7 +77,7 @@ def test_ade_zero_is_left_out(tmp_path: Path) -> None:
     assert found.items[0].read().labels[0].tolist() == [IGNORE] * 4 + [1] * 4 + [3] * 4
 
 
-def panoptic(root: Path, ids: np.ndarray, segments: list[dict[str, int]]) -> str:
+def panoptic(root: Path, ids: Pixels, segments: list[dict[str, int]]) -> str:
     save_image(root / "images" / "7.jpg")
     wide = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
     save_mask(root / "panoptic" / "7.png", wide)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from scalecli.localize.evaluation.masks import IGNORE
+from scalecli.localize.evaluation.masks import IGNORE, Labels
 from scalecli.localize.evaluation.metrics import (
     Tally,
     confusion,
@@ -24,7 +24,7 @@ from scalecli.localize.evaluation.rows import ImageRow
 K = 5
 
 
-def pair(seed: int, shape: tuple[int, int] = (13, 17)) -> tuple[np.ndarray, np.ndarray]:
+def pair(seed: int, shape: tuple[int, int] = (13, 17)) -> tuple[Labels, Labels]:
     rng = np.random.default_rng(seed)
     labels = rng.integers(IGNORE, K - 1, size=shape).astype(np.int32)  # the last class never occurs
     predicted = rng.integers(0, K, size=shape).astype(np.int32)
@@ -32,7 +32,7 @@ def pair(seed: int, shape: tuple[int, int] = (13, 17)) -> tuple[np.ndarray, np.n
     return labels, np.where(agree & (labels >= 0), labels, predicted).astype(np.int32)
 
 
-def row(labels: np.ndarray, predicted: np.ndarray, **given: object) -> ImageRow:
+def row(labels: Labels, predicted: Labels, **given: object) -> ImageRow:
     values: dict[str, object] = {
         "classes": (1,), "hits": (True,), "contrasts": (0.5,), "points": (3, 1, 1, 3), **given,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor
 from scalecli.core.errors import UsageError
 from scalecli.localize.encoder import InputSpec
 from scalecli.localize.evaluation import views as views_module
-from scalecli.localize.evaluation.masks import IGNORE
+from scalecli.localize.evaluation.masks import IGNORE, Labels
 from scalecli.localize.evaluation.protocol import Protocol, Vocabulary
 from scalecli.localize.evaluation.scoring import draw_points, locate, score, truth
 from scalecli.localize.evaluation.views import Views, assemble, cut, windows
@@ -40,9 +40,7 @@ def vocab(classes: int, words: int = 1, *, background: bool = False) -> Vocabula
     return Vocabulary(names, tuple(f"w{i}" for i in range(len(owner))), owner, background)
 
 
-def run(
-    maps: Tensor, labels: np.ndarray, words: Vocabulary, protocol: Protocol, **given: Any
-) -> Any:
+def run(maps: Tensor, labels: Labels, words: Vocabulary, protocol: Protocol, **given: Any) -> Any:
     height, width = labels.shape
     settings: dict[str, Any] = {
         "logit_scale": 10.0, "points": 10,

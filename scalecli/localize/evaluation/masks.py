@@ -52,7 +52,8 @@ def read_panoptic(path: Path) -> Labels:
     if values.ndim != 3 or values.dtype != np.uint8:
         raise ScalecliError(f"{path}: panoptic masks are RGB, this one has shape {values.shape}")
     wide = values.astype(np.int32)
-    return wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+    ids: Labels = wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+    return ids
 
 
 def relabel(

@@ -107,7 +107,8 @@ def _heart() -> Points:
     t = np.linspace(0, 2 * math.pi, 48, endpoint=False)
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-    return np.stack([x, y - 2.5], axis=1) / 17.5
+    outline: Points = np.stack([x, y - 2.5], axis=1)
+    return outline / 17.5
 
 
 def _coverage(placed: Placed, shape: str, side: int) -> tuple[slice, slice, Array]:
