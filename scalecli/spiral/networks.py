@@ -48,9 +48,6 @@ class Recipe:
     """Decoupled, on the weight matrices only."""
     layer_norm: bool = False
     """Normalise the hidden units after each tanh."""
-    rate_decay: bool = True
-    """Let the learning rate of minibatches fall to zero along a cosine; libraries that cannot
-    are compared without."""
 
 
 class StackedNetwork:
@@ -107,8 +104,7 @@ class StackedNetwork:
             if not full:
                 draw_SB = np.stack([g.integers(0, n, MINIBATCH) for g in generators]) + first_S1
                 f_SBF, y_SB = rows.take(draw_SB, axis=0), labels.take(draw_SB)
-                if self.recipe.rate_decay:
-                    rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+                rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
             z_SBO = step_pass.forward(f_SBF)
             step_pass.backward(loss_gradient(z_SBO, y_SB, self.recipe.focal_gamma), gradients)
             adam.step(gradients, rate)

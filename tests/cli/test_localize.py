@@ -201,12 +201,13 @@ def test_refined_maps_have_the_size_of_the_input(call: Call, photo: Path) -> Non
         call("photo.jpg", "dog", "-o", "fine", "--raw", "--method", "gem", "--refine", "pamr").code
         == 0
     )
-    plain, fine = (np.load(f"{folder}/gem.npz") for folder in ("plain", "fine"))
-    assert fine["scores"].shape[1:] == tuple(fine["input_size"])
-    assert plain["scores"].shape[1] < fine["scores"].shape[1]
+    with np.load("plain/gem.npz") as plain, np.load("fine/gem.npz") as fine:
+        coarse, refined, size = plain["scores"], fine["scores"], tuple(fine["input_size"])
+    assert refined.shape[1:] == size
+    assert coarse.shape[1] < refined.shape[1]
     # Averages of neighbours stay within what they are averages of.
-    assert fine["scores"].min() >= plain["scores"].min() - 1e-6
-    assert fine["scores"].max() <= plain["scores"].max() + 1e-6
+    assert refined.min() >= coarse.min() - 1e-6
+    assert refined.max() <= coarse.max() + 1e-6
 
 
 def test_compare_over_several_pictures(call: Call, tmp_path: Path) -> None:
